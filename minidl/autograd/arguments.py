@@ -1,0 +1,133 @@
+"""Arguments off the fast path: what is refused, promotion, and the text of errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minidl.backends import local
+from minidl.dtypes import FLOAT, FROM_NUMPY, HALVES, float32, get_default_dtype, result_type
+from minidl.errors import (
+    DTypeError,
+    MinidlError,
+    OutOfMemoryError,
+    OutOfRangeError,
+    ShapeError,
+)
+from minidl.tensor import Tensor
+
+
+def operand(op: Any, name: str, value: Any) -> Any:
+    """A Tensor or Python scalar as it is, a NumPy scalar as a Python one; refuse the rest."""
+    kind = type(value)
+    if kind is Tensor or kind is float or kind is int or kind is bool:
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, bool | int | float):
+        return (bool, int, float)[(not isinstance(value, bool)) + isinstance(value, float)](value)
+    hint = "; wrap it with minidl.tensor(...)" if isinstance(value, np.ndarray | list) else ""
+    raise DTypeError(
+        f"{name} must be a Tensor{hint}", operator=op.name, got=f"{kind.__module__}.{kind.__name__}"
+    )
+
+
+def refuse(op: Any, name: str, value: Any) -> None:
+    """Raise the error for an argument that is not a Tensor."""
+    checked = operand(op, name, value)
+    raise DTypeError(f"{name} must be a Tensor", operator=op.name, got=repr(checked))
+
+
+def sequence(op: Any, name: str, values: Any) -> tuple[Tensor, ...]:
+    """A sequence of Tensors as a tuple."""
+    if type(values) is Tensor or not isinstance(values, list | tuple):
+        raise DTypeError(
+            f"{name} must be a sequence of Tensors", operator=op.name, got=type(values).__name__
+        )
+    for value in values:
+        if type(value) is not Tensor:
+            refuse(op, f"every item of {name}", value)
+    return tuple(values)
+
+
+def prepare(op: Any, *operands: Any) -> list[Any]:
+    """Raw arrays in the dtype that the forward computes in, and the dtype to round the result to.
+
+    Promotes by the operator's rule; float16 and bfloat16 are widened to float32 unless the table
+    has an entry of the operator's name that takes them.
+    """
+    values = [x.array if type(x) is Tensor else x for x in operands]
+    given = [v for v in values if v is not None]
+    if not any(isinstance(v, np.ndarray) for v in given):
+        raise DTypeError("needs at least one Tensor", operator=op.name)
+    if op.promote is None:
+        return [*values, None]
+    dtype = result_type(*given)
+    if op.promote == "float" and dtype.kind != FLOAT:
+        dtype = get_default_dtype()
+    elif op.promote == "match":
+        for v in given:
+            if not isinstance(v, np.ndarray) or v.dtype != dtype.numpy:
+                raise DTypeError(
+                    "all tensors must have the same dtype", operator=op.name, got=_described(given)
+                )
+    target, finish = dtype.numpy, None
+    if dtype in HALVES and op.name not in local.state.cpu.half:
+        target, finish = float32.numpy, dtype.numpy
+    for i, v in enumerate(values):
+        if isinstance(v, np.ndarray):
+            if v.dtype != target:
+                values[i] = local.state.run(v.astype, target)
+        elif v is not None:
+            # a Python float is weak in NumPy too; an integer must wrap instead of overflowing
+            values[i] = float(v) if dtype.kind == FLOAT else np.asarray(v).astype(target)
+    return [*values, finish]
+
+
+def rounded(out: Any, dtype: Any, outputs: int) -> Any:
+    """The outputs (not the residuals) rounded once from float32 to `dtype`."""
+    if type(out) is tuple:
+        return tuple(
+            o.astype(dtype) if i < outputs and o.dtype == np.float32 else o
+            for i, o in enumerate(out)
+        )
+    return out.astype(dtype) if out.dtype == np.float32 else out
+
+
+def _described(values: Sequence[Any], dtypes: bool = True) -> str:
+    parts = []
+    for v in values:
+        if type(v) is Tensor:
+            v = v.array
+        if isinstance(v, np.ndarray):
+            parts.append(f"{v.shape} {FROM_NUMPY[v.dtype].name}" if dtypes else str(v.shape))
+        elif isinstance(v, tuple | list):
+            parts.append("[" + _described(v, dtypes) + "]")
+        elif v is not None:
+            parts.append(repr(v))
+    return ", ".join(parts)
+
+
+def explain(op: Any, error: Exception, *operands: Any) -> Exception:
+    """The error that users see for one raised by a forward."""
+    if isinstance(error, MinidlError):
+        if error.operator is None:
+            error.operator = op.name
+            if error.got is None:
+                error.got = _described(operands, isinstance(error, DTypeError))
+        return error
+    got = _described(operands)
+    text = str(error)
+    if isinstance(error, MemoryError):
+        return OutOfMemoryError(f"out of memory: {text}", operator=op.name, got=got)
+    if isinstance(error, IndexError) or "out of bounds" in text:
+        return OutOfRangeError(text, operator=op.name, got=got)
+    if isinstance(error, ValueError):
+        if "broadcast" in text:
+            text = "shapes must broadcast"
+        return ShapeError(text, operator=op.name, got=_described(operands, False))
+    if isinstance(error, TypeError):
+        return DTypeError(text, operator=op.name, got=got)
+    return error

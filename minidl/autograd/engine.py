@@ -1,0 +1,459 @@
+"""The backward pass: gradients flow from outputs to inputs in topological order, iteratively."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from minidl.autograd.node import Node, constant
+from minidl.autograd.op import register_gradients
+from minidl.backends import local
+from minidl.dtypes import FLOAT
+from minidl.errors import DTypeError, GradientError, ShapeError
+from minidl.tensor import Tensor
+
+
+class _Operators:
+    """The few operators that the engine itself needs; `ops` hands them over once."""
+
+    add: Callable
+    add_: Callable
+    sum_to: Callable
+    cast: Callable
+
+
+def register_operators(add: Callable, add_: Callable, sum_to: Callable, cast: Callable) -> None:
+    """Give the engine `add`, its in-place form, `sum_to(x, shape)` and `cast(x, numpy dtype)`."""
+    _Operators.add, _Operators.add_ = staticmethod(add), staticmethod(add_)
+    _Operators.sum_to, _Operators.cast = staticmethod(sum_to), staticmethod(cast)
+
+
+def _target(edge: Any) -> Any:
+    """The node or leaf of an edge."""
+    return edge[0] if type(edge) is tuple else edge
+
+
+def _count_uses(roots: Iterable[Any]) -> dict[Any, int]:
+    """For every node and leaf that `roots` reach: how many edges lead to it."""
+    uses: dict[Any, int] = {root: 0 for root in roots}
+    stack = [root for root in uses if type(root) is not Tensor]
+    while stack:
+        for edge in stack.pop().edges:
+            if edge is None:
+                continue
+            target = edge[0] if type(edge) is tuple else edge
+            if target in uses:
+                uses[target] += 1
+            else:
+                uses[target] = 1
+                if type(target) is not Tensor:
+                    stack.append(target)
+    return uses
+
+
+def _leading_to(roots: Iterable[Any], wanted: set[Any]) -> set[Any]:
+    """The nodes among those that `roots` reach through which a wanted node or leaf is reached."""
+    needed = set(wanted)
+    seen: set[Any] = set()
+    stack = [(root, False) for root in roots]
+    while stack:
+        target, done = stack.pop()
+        if type(target) is Tensor:
+            continue
+        sources = [_target(edge) for edge in target.edges if edge is not None]
+        if done:
+            if any(source in needed for source in sources):
+                needed.add(target)
+        elif target not in seen:
+            seen.add(target)
+            stack.append((target, True))
+            stack += [(source, False) for source in sources]
+    return needed
+
+
+class _Pass:
+    """One backward pass: what has arrived at each node and leaf so far."""
+
+    def __init__(self, create_graph: bool) -> None:
+        self.create_graph = create_graph
+        # node with one output, or leaf -> gradient; node with several -> list of gradients
+        self.arrived: dict[Any, Any] = {}
+        # (target, output) whose sum is a buffer of this pass, which may be added to in place
+        self.owned: set[tuple[Any, int]] = set()
+
+    def deliver(self, edge: Any, g: Tensor, own: bool = False) -> None:
+        """Add `g` to what has arrived at `edge`, in the shape and dtype of the value there."""
+        if type(edge) is tuple:
+            target, i = edge
+            shape, dtype = target.shape[i], target.dtype[i]
+        else:
+            target, i = edge, 0
+            if type(edge) is Tensor:
+                shape, dtype = edge.array.shape, edge.array.dtype
+            else:
+                shape, dtype = edge.shape, edge.dtype
+        if g.array.shape != shape:
+            g, own = _Operators.sum_to(g, shape), False
+        if g.array.dtype != dtype:
+            g, own = _Operators.cast(g, dtype), False
+        if type(edge) is tuple:
+            slots = self.arrived.setdefault(target, [None] * len(target.shape))
+            before = slots[i]
+        else:
+            slots, before = None, self.arrived.get(target)
+        if before is None:
+            if own:
+                self.owned.add((target, i))
+        elif (target, i) in self.owned and not self.create_graph:
+            g = _Operators.add_(before, g)
+        else:
+            g = _Operators.add(before, g)
+            self.owned.add((target, i))
+        if slots is None:
+            self.arrived[target] = g
+        else:
+            slots[i] = g
+
+
+def _takes_over(r: Tensor, g: Any, node: Node, results: tuple) -> bool:
+    """Whether a leaf may keep the returned array as its .grad: nobody else holds it."""
+    array = r.array
+    flags = array.flags
+    if not (node.op.fresh and flags.owndata and flags.writeable and flags.c_contiguous):
+        return False
+    if r is g or r.tracked or (type(g) is tuple and any(r is part for part in g)):
+        return False
+    for value in node.saved:
+        if value is array:
+            return False
+    uses = 0
+    for other in results:
+        if other is not None and (other.array is array or other.array.base is array):
+            uses += 1
+    return uses == 1
+
+
+def _apply_hooks(hooks: Iterable[Callable], g: Tensor, what: str) -> Tensor:
+    for hook in list(hooks):
+        new = hook(g)
+        if new is None:
+            continue
+        if type(new) is not Tensor or new.shape != g.shape:
+            got = f"{getattr(new, 'shape', type(new).__name__)}, {g.shape}"
+            raise ShapeError(f"a hook on {what} must return a Tensor of the same shape", got=got)
+        g = new
+    return g
+
+
+def _run(
+    roots: Sequence[tuple[Any, Tensor]],
+    retain_graph: bool,
+    create_graph: bool,
+    captured: dict[Any, Any] | None,
+) -> None:
+    """Propagate (edge, gradient) pairs; fill `captured`, or accumulate into leaves if None."""
+    targets = [_target(edge) for edge, _ in roots]
+    needed = None
+    if captured is not None:
+        needed = _leading_to(targets, {_target(edge) for edge in captured})
+    uses = _count_uses(targets)
+    stream = _Pass(create_graph)
+    for edge, g in roots:
+        stream.deliver(edge, g)
+    ready = [target for target in dict.fromkeys(targets) if uses[target] == 0]
+    deliver, arrived = stream.deliver, stream.arrived
+    while ready:
+        node = ready.pop()
+        g = arrived.pop(node, None)
+        if type(node) is Tensor:
+            if g is not None:
+                _finish_leaf(node, g, stream, captured)
+            continue
+        if node.hooks is not None and g is not None:
+            g = _node_hooks(node, g)
+        if captured is not None and g is not None:
+            _capture_node(node, g, captured)
+        used = g is not None and (needed is None or node in needed)
+        if used:
+            if type(g) is list:
+                g = _whole(node, g)
+            fast = None if create_graph else node.op.fast
+            results = fast(node, g) if fast else node.op.backward(node, g, create_graph)
+        else:
+            results = (None,) * len(node.edges)
+        for edge, r in zip(node.edges, results, strict=True):
+            if edge is None:
+                continue
+            target = edge[0] if type(edge) is tuple else edge
+            if r is not None and (needed is None or target in needed):
+                deliver(edge, r, type(edge) is Tensor and _takes_over(r, g, node, results))
+            left = uses[target] - 1
+            uses[target] = left
+            if not left:
+                ready.append(target)
+        if used and not retain_graph and node.saved:
+            node.saved = node.call = None
+
+
+def _whole(node: Node, g: list) -> tuple:
+    """All gradients of a node with several outputs: zeros for those that nothing arrived at."""
+    return tuple(
+        constant(np.zeros(shape, dtype)) if part is None and dtype.kind not in "iub" else part
+        for part, shape, dtype in zip(g, node.shape, node.dtype, strict=True)
+    )
+
+
+def _node_hooks(node: Node, g: Any) -> Any:
+    what = f"a result of {node.name()}"
+    if type(g) is list:
+        return [
+            part if part is None else _apply_hooks(node.hooks.get(i, {}).values(), part, what)
+            for i, part in enumerate(g)
+        ]
+    return _apply_hooks(node.hooks.get(0, {}).values(), g, what)
+
+
+def _capture_node(node: Node, g: Any, captured: dict[Any, Any]) -> None:
+    if type(g) is list:
+        for i, part in enumerate(g):
+            if (node, i) in captured:
+                captured[node, i] = part
+    elif node in captured:
+        captured[node] = g
+
+
+def _finish_leaf(leaf: Tensor, g: Tensor, stream: _Pass, captured: dict | None) -> None:
+    if leaf.hooks:
+        hooked = _apply_hooks(leaf.hooks.values(), g, "a leaf")
+        if hooked is not g:
+            g = hooked
+            stream.owned.discard((leaf, 0))
+    if captured is not None:
+        if leaf in captured:
+            captured[leaf] = g
+        return
+    if leaf._grad is not None:
+        if stream.create_graph:
+            leaf._grad = _Operators.add(leaf._grad, g)
+        else:
+            _Operators.add_(leaf._grad, g)
+    elif g.tracked or ((leaf, 0) in stream.owned and g.array.flags.owndata):
+        leaf._grad = g
+    else:
+        leaf._grad = constant(np.array(g.array, order="C"))
+
+
+def _roots(
+    outputs: Sequence[Tensor], gradients: Sequence[Tensor | None], function: str
+) -> list[tuple[Any, Tensor]]:
+    pairs = []
+    for output, g in zip(outputs, gradients, strict=True):
+        if type(output) is not Tensor:
+            raise DTypeError("needs Tensors", operator=function, got=type(output).__name__)
+        if not output.requires_grad:
+            raise GradientError(
+                "the tensor does not require gradients and was not computed from one that does",
+                operator=function,
+            )
+        if g is None:
+            if output.array.size != 1:
+                raise GradientError(
+                    "a gradient must be given for an output of more than one element",
+                    operator=function,
+                    got=str(output.shape),
+                )
+            g = constant(np.ones(output.array.shape, output.array.dtype))
+        elif type(g) is not Tensor:
+            raise DTypeError("a gradient must be a Tensor", operator=function, got=repr(g))
+        elif g.shape != output.shape:
+            raise ShapeError(
+                "a gradient must have the shape of its output",
+                operator=function,
+                got=f"{g.shape}, {output.shape}",
+            )
+        pairs.append((output.node or output, g))
+    return pairs
+
+
+def _run_in_mode(roots: Any, retain_graph: bool | None, create_graph: bool, captured: Any) -> None:
+    state = local.state
+    before = state.recording
+    # a recorder stays active under create_graph, so that anomalies of second order are located
+    state.recording = (before if before is not False else True) if create_graph else False
+    try:
+        keep = create_graph if retain_graph is None else retain_graph
+        _run(roots, keep, create_graph, captured)
+    finally:
+        state.recording = before
+
+
+def backward(
+    tensors: Tensor | Sequence[Tensor],
+    grad_tensors: Tensor | Sequence[Tensor | None] | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Tensor | Sequence[Tensor] | None = None,
+) -> None:
+    """Sum the gradients of `tensors` into the `.grad` of the leaves (or of `inputs` only).
+
+    tensors: outputs; grad_tensors: one gradient per output, of its shape (ones for a single
+    element). Raises GradientError without a graph, after it was freed, or where a saved tensor
+    was written in place. Reverse-mode accumulation (Griewank and Walther 2008).
+    """
+    outputs = [tensors] if type(tensors) is Tensor else list(tensors)
+    if grad_tensors is None or type(grad_tensors) is Tensor:
+        gradients: list[Any] = [grad_tensors] * len(outputs)
+    else:
+        gradients = list(grad_tensors)
+    if len(gradients) != len(outputs):
+        raise GradientError(f"{len(gradients)} gradients for {len(outputs)} outputs")
+    roots = _roots(outputs, gradients, "backward")
+    if inputs is None:
+        _run_in_mode(roots, retain_graph, create_graph, None)
+        return
+    wanted = [inputs] if type(inputs) is Tensor else list(inputs)
+    found = _captured(roots, wanted, retain_graph, create_graph, "backward")
+    for x, g in zip(wanted, found, strict=True):
+        if g is not None:
+            stream = _Pass(create_graph)
+            _finish_leaf(x, g, stream, None)
+
+
+def _captured(
+    roots: Any, inputs: Sequence[Tensor], retain: bool | None, create_graph: bool, name: str
+) -> list[Any]:
+    captured: dict[Any, Any] = {}
+    keys = []
+    for x in inputs:
+        if type(x) is not Tensor or not x.requires_grad:
+            raise GradientError(
+                "every input must be a Tensor that requires gradients", operator=name
+            )
+        keys.append(x.node or x)
+        captured[keys[-1]] = None
+    _run_in_mode(roots, retain, create_graph, captured)
+    return [captured[key] for key in keys]
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Tensor | Sequence[Tensor | None] | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool | None = None,
+    is_grads_batched: bool = False,
+    materialize_grads: bool = False,
+) -> tuple[Any, ...]:
+    """The gradients of `outputs` with respect to `inputs`; `.grad` is left alone.
+
+    Returns one tensor per input, of its shape; None (or zeros with materialize_grads) where the
+    outputs do not depend on it, which is an error unless allow_unused.
+    """
+    if is_grads_batched:
+        raise NotImplementedError("[grad] is_grads_batched: call grad once per row instead")
+    outs = [outputs] if type(outputs) is Tensor else list(outputs)
+    wanted = [inputs] if type(inputs) is Tensor else list(inputs)
+    if grad_outputs is None or type(grad_outputs) is Tensor:
+        given: list[Any] = [grad_outputs] * len(outs)
+    else:
+        given = list(grad_outputs)
+    if len(given) != len(outs):
+        raise GradientError(f"{len(given)} gradients for {len(outs)} outputs", operator="grad")
+    found = _captured(_roots(outs, given, "grad"), wanted, retain_graph, create_graph, "grad")
+    for i, g in enumerate(found):
+        if g is None:
+            if materialize_grads:
+                found[i] = constant(np.zeros(wanted[i].shape, wanted[i].array.dtype))
+            elif not allow_unused:
+                raise GradientError(
+                    f"the outputs do not depend on input {i}; pass allow_unused=True for None",
+                    operator="grad",
+                )
+    return tuple(found)
+
+
+def _through(out: Tensor, inputs: Sequence[Tensor], g: Tensor) -> Sequence[Any]:
+    """Gradients of a composite, recorded; None for inputs without influence."""
+    captured = {x.node: None for x in inputs}
+    if out.requires_grad:
+        _run([(out.node, g)], True, True, captured)
+    return [captured[x.node] for x in inputs]
+
+
+register_gradients(_through)
+
+
+def _backward_method(
+    self: Tensor,
+    gradient: Tensor | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Any = None,
+) -> None:
+    """Sum the gradients of this tensor into the `.grad` of the leaves."""
+    backward(self, gradient, retain_graph, create_graph, inputs)
+
+
+class RemovableHandle:
+    """Takes a hook away again: `handle.remove()`, or leave its `with` block."""
+
+    _next = 0
+
+    def __init__(self, hooks: dict[int, Callable]) -> None:
+        RemovableHandle._next += 1
+        self.id = RemovableHandle._next
+        self._hooks = hooks
+
+    def remove(self) -> None:
+        """Take the hook away; once is enough, twice does no harm."""
+        self._hooks.pop(self.id, None)
+
+    def __enter__(self) -> RemovableHandle:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.remove()
+
+
+def _register_hook(self: Tensor, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+    """Call `hook(gradient)` in each backward pass; a returned tensor replaces the gradient."""
+    if not self.requires_grad:
+        raise GradientError("a hook needs a tensor that requires gradients")
+    if self.dtype.kind != FLOAT:
+        raise DTypeError("a hook needs a floating point tensor", got=repr(self.dtype))
+    if self.node is None:
+        if self.hooks is None:
+            self.hooks = {}
+        hooks = self.hooks
+    else:
+        node, i = self.node if type(self.node) is tuple else (self.node, 0)
+        if node.hooks is None:
+            node.hooks = {}
+        hooks = node.hooks.setdefault(i, {})
+    handle = RemovableHandle(hooks)
+    hooks[handle.id] = hook
+    return handle
+
+
+def _retain_grad(self: Tensor) -> None:
+    """Keep the gradient of this result in its `.grad`."""
+    if self.is_leaf:
+        return
+    me = weakref.ref(self)
+
+    def keep(g: Tensor) -> None:
+        tensor = me()
+        if tensor is not None:
+            before = tensor._grad
+            tensor._grad = _Operators.add(before, g) if before is not None else g
+
+    _register_hook(self, keep)
+
+
+Tensor.backward = _backward_method  # type: ignore[attr-defined]
+Tensor.register_hook = _register_hook  # type: ignore[attr-defined]
+Tensor.retain_grad = _retain_grad  # type: ignore[attr-defined]

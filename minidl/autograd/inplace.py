@@ -1,0 +1,167 @@
+"""Operators that write into their first argument, and the history of what they wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minidl.autograd.node import Node, constant, edge_of, show
+from minidl.backends import local
+from minidl.dtypes import can_cast
+from minidl.errors import DTypeError, GradientError, MinidlError, ShapeError
+from minidl.tensor import Tensor, replay
+
+
+def in_place(name: str, functional: Any) -> Any:
+    """The operator `name` that writes the result of `functional` into its first argument."""
+    return inplace_form(None, functional, name)
+
+
+def inplace_form(direct: Callable | None, functional: Any, name: str | None = None) -> Any:
+    """The in-place form of `functional`; `direct(k, ...)` serves where nothing is recorded."""
+    label = name or (direct.__name__ if direct else "")
+    of = getattr(functional, "op", None)
+    keeps = of is None or (bool(of.inputs) and of.inputs[0] in of.saves)
+
+    def function(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        recording = writable(label, input)
+        source = input
+        if recording and keeps and input.tracked:
+            # the gradient needs the values that are about to be overwritten
+            source = constant(input.array.copy())
+            source.node, source.tracked = (input.node or input), True
+        out = functional(source, *args, **kwargs)
+        write(label, input, out, recording)
+        return input
+
+    def fast(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        other = args[0] if args else None
+        if (
+            type(input) is Tensor
+            and not (local.state.recording and (input.tracked or _tracked(other)))
+            and input.base is None
+            and input.array.dtype in _DIRECT
+            and (
+                type(other) in (float, int, type(None))
+                or (type(other) is Tensor and other.array.dtype is input.array.dtype)
+            )
+        ):
+            state = local.state
+            value = other.array if type(other) is Tensor else other
+            try:
+                state.run(direct, state.cpu, input.array, value, *args[1:], **kwargs)
+            except Exception:
+                return function(input, *args, **kwargs)  # which says what is wrong
+            input.storage.version += 1
+            return input
+        return function(input, *args, **kwargs)
+
+    made = function if direct is None else fast
+    made.__name__ = made.__qualname__ = label
+    made.__doc__ = f"In-place form of `{functional.__name__}`: writes the result into `input`."
+    made.functional = functional  # type: ignore[attr-defined]
+    return made
+
+
+_DIRECT = frozenset((np.dtype(np.float32), np.dtype(np.float64)))
+
+
+def _tracked(x: Any) -> bool:
+    return type(x) is Tensor and x.requires_grad
+
+
+def writable(name: str, x: Any) -> bool:
+    """Check that `x` may be written in place; say whether the write is recorded."""
+    if type(x) is not Tensor:
+        raise DTypeError("input must be a Tensor", operator=name, got=type(x).__name__)
+    if not x.array.flags.writeable:
+        raise MinidlError(
+            "the tensor is read-only (it shares a read-only array or an expanded one); .clone() it",
+            operator=name,
+        )
+    recording = local.state.recording
+    if recording:
+        if x.base is not None:
+            x.refresh()
+            root = x.base.root
+            if root.tracked and root.node is None:
+                raise GradientError(
+                    "a view of a leaf that requires gradients cannot be written in place",
+                    operator=name,
+                )
+            if not x.base.recorded and root.tracked:
+                raise GradientError(
+                    "a view taken under no_grad cannot be written in place while recording",
+                    operator=name,
+                )
+        elif x.tracked and x.node is None:
+            raise GradientError(
+                "a leaf that requires gradients cannot be written in place; use no_grad() or .data",
+                operator=name,
+            )
+    return recording is not False
+
+
+def write(name: str, x: Tensor, value: Tensor, recording: bool) -> None:
+    """Write `value` into `x`'s elements and give `x` (or its root) the history of the result."""
+    if not can_cast(value.dtype, x.dtype):
+        raise DTypeError(
+            f"a {value.dtype.name} result cannot be written into a tensor of {x.dtype.name}",
+            operator=name,
+        )
+    try:
+        local.state.run(np.copyto, x.array, value.array, "unsafe")
+    except ValueError:
+        raise ShapeError(
+            "the result must have the shape of the tensor that it is written into",
+            operator=name,
+            got=f"{value.shape}, {x.shape}",
+        ) from None
+    x.storage.version += 1
+    if not recording:
+        return
+    if x.base is None:
+        if x.tracked or value.tracked:
+            node = Node(WRITE, (None, edge_of(value)), ((),), x.array.shape, x.array.dtype)
+            x.node, x.tracked = node, True
+            show(node)
+        return
+    root = x.base.root
+    if root.tracked or value.tracked:
+        edges = (edge_of(root), edge_of(value))
+        node = Node(WRITE, edges, (x.base.chain,), root.array.shape, root.array.dtype)
+        root.node, root.tracked = node, True
+        show(node)
+        x.refresh()
+
+
+class _Write:
+    """History of a tensor after a write through a view of it (PyTorch's CopySlices)."""
+
+    name = "write"
+    fresh = False
+    fast = None
+
+    def backward(self, node: Node, g: Any, create_graph: bool) -> tuple:
+        (chain,) = node.saved
+        if not chain:
+            return (None, g)
+        kept = None if node.edges[0] is None else write_view(g, None, chain)
+        return kept, (None if node.edges[1] is None else replay(g, chain))
+
+
+WRITE = _Write()
+
+
+def write_view(x: Tensor, value: Tensor | None, chain: tuple) -> Tensor:
+    """A copy of `x` in which the elements seen through `chain` are `value` (None: zeros)."""
+    out = constant(np.array(x.array, order="C"))
+    target = replay(constant(out.array), chain).array
+    target[...] = 0 if value is None else value.array
+    if local.state.recording and (x.requires_grad or (value is not None and value.requires_grad)):
+        edges = (edge_of(x), None if value is None else edge_of(value))
+        out.node = Node(WRITE, edges, (chain,), x.array.shape, x.array.dtype)
+        out.tracked = True
+    return out

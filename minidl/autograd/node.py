@@ -1,0 +1,136 @@
+"""The nodes of the graph, and tensors around raw arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from minidl.backends import local
+from minidl.errors import GradientError
+from minidl.tensor import Storage, Tensor
+
+
+class Node:
+    """One recorded call: its operator, where its inputs came from, and what its gradient needs.
+
+    `edges` has one entry per differentiable input: the node that made it, `(node, i)`, the leaf
+    itself, or None. `saved` are the values that the gradient names, as raw arrays; `guards` are
+    (storage, version seen, ...) of those that a user could write. `call` are all arguments, kept
+    for fused operators only.
+    """
+
+    __slots__ = (
+        "op",
+        "edges",
+        "saved",
+        "guards",
+        "call",
+        "shape",
+        "dtype",
+        "hooks",
+        "where",
+        "__weakref__",
+    )
+
+    def __init__(self, op: Any, edges: tuple, saved: Any, shape: Any, dtype: Any) -> None:
+        self.op = op
+        self.edges = edges
+        self.saved = saved
+        self.guards: tuple = ()
+        self.call: Any = None
+        self.shape = shape
+        self.dtype = dtype
+        self.hooks: Any = None
+        self.where: Any = None
+
+    def name(self) -> str:
+        """PyTorch's style of name, e.g. `MulBackward0`."""
+        words = self.op.name.strip("_").split("_")
+        return "".join(word.capitalize() for word in words) + "Backward0"
+
+    @property
+    def next_functions(self) -> tuple[tuple[Any, int], ...]:
+        """(node, output index) per input; None for inputs without a gradient and for leaves."""
+        pairs = [edge if type(edge) is tuple else (edge, 0) for edge in self.edges]
+        return tuple((None, 0) if type(n) is Tensor else (n, i) for n, i in pairs)
+
+    def __repr__(self) -> str:
+        return f"<{self.name()}>"
+
+
+def check_versions(name: str, guards: Sequence[Any]) -> None:
+    """Refuse saved arrays that were written in place since."""
+    for i in range(0, len(guards), 2):
+        if guards[i].version != guards[i + 1]:
+            raise GradientError(
+                "a tensor that its gradient needs was written in place after it was used: saved"
+                f" at version {guards[i + 1]}, now at version {guards[i].version}; use the"
+                " operator that makes a new tensor, or .clone() first",
+                operator=name,
+            )
+
+
+_new = object.__new__
+
+
+def constant(array: Any) -> Tensor:
+    """A tensor of its own storage around a raw array."""
+    tensor = _new(Tensor)
+    tensor.array = array
+    tensor.storage = Storage()
+    tensor.tracked = tensor.is_parameter = False
+    tensor.node = tensor.base = tensor.hooks = tensor._grad = None
+    return tensor
+
+
+_LENT = Storage()
+
+
+def lent(array: Any) -> Tensor:
+    """A saved array as a tensor for one gradient call; all of them share one storage."""
+    tensor = _new(Tensor)
+    tensor.array = array
+    tensor.storage = _LENT
+    tensor.tracked = tensor.is_parameter = False
+    tensor.node = tensor.base = tensor.hooks = tensor._grad = None
+    return tensor
+
+
+class _Alias:
+    """The operator of a tensor that stands for a saved array: its gradient is `g` itself."""
+
+    name = "alias"
+    fresh = False
+    fast = None
+
+    def backward(self, node: Node, g: Any, create_graph: bool) -> tuple:
+        return (g,)
+
+
+ALIAS = _Alias()
+
+
+def rebuilt(array: Any, edge: Any) -> Tensor:
+    """The tensor that a saved array was: connected to `edge`, but a node of its own.
+
+    So each use is told apart when one tensor was passed twice.
+    """
+    tensor = constant(array)
+    if edge is not None:
+        tensor.node = Node(ALIAS, (edge,), (), array.shape, array.dtype)
+        tensor.tracked = True
+    return tensor
+
+
+def edge_of(x: Tensor) -> Any:
+    """What a node keeps of an input: the node that made it, the leaf, or None."""
+    if x.base is not None:
+        x.refresh()
+    return (x.node or x) if x.tracked else None
+
+
+def show(node: Node) -> None:
+    """Show a node to the active recorder, if there is one."""
+    recording = local.state.recording
+    if callable(recording):
+        recording(node)

@@ -1,0 +1,67 @@
+"""The kernel tables and which of them is active: `use_backend`, `report`, `kernels_for`.
+
+`cpu = reference (NumPy)`; a layer that is missing leaves the entry of the layer below and a
+recorded reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from minidl.backends import reference
+from minidl.backends.table import CPU, TABLES, Device, Kernels, Layer, Local, table_named
+from minidl.errors import DeviceError
+
+__all__ = [
+    "CPU",
+    "Device",
+    "Kernels",
+    "Layer",
+    "available",
+    "kernels_for",
+    "report",
+    "local",
+    "use_backend",
+]
+
+TABLES["reference"] = Kernels("cpu", np, [Layer("reference", reference.ENTRIES)])
+TABLES["default"] = TABLES["reference"]
+
+
+def available() -> list[str]:
+    """Names that `use_backend` and `MINIDL_BACKEND` take."""
+    return [name for name in TABLES if name != "default"]
+
+
+local = Local()
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Run the block on another kernel table, in this thread only."""
+    state, table = local.state, table_named(name)
+    before, state.cpu = state.cpu, table
+    try:
+        yield
+    finally:
+        state.cpu = before
+
+
+def kernels_for(array: Any) -> Kernels:
+    """The active table of the device that holds `array`."""
+    if isinstance(array, np.ndarray):
+        return local.state.cpu
+    raise DeviceError("no kernel table for arrays of this type", got=type(array).__name__)
+
+
+def report(name: str = "default") -> dict[str, dict[str, Any]]:
+    """Per entry: the layer that serves it and why a better one does not."""
+    table = table_named(name) if name != "default" else local.state.cpu
+    return {
+        entry: {"layer": layer, "reasons": table.reasons.get(entry, [])}
+        for entry, layer in table.sources.items()
+    }

@@ -1,0 +1,162 @@
+"""Losses, before any reduction. Inputs may have any strides; results are fresh and C-contiguous."""
+
+import numpy as np
+
+from minidl.backends.reference.blocks import as_rows, pointwise, spans
+
+
+def cross_entropy(
+    logits: np.ndarray,
+    target: np.ndarray,
+    weight: np.ndarray | None,
+    ignore_index: int,
+    label_smoothing: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Per-row loss (1 - s) w[t] nll[t] + s / C sum_c w[c] nll[c], nll = lse - logits; 0 if ignored.
+
+    logits: (N, C), target: (N,) of any integer dtype with 0 <= t < C or t == ignore_index
+    (the caller checks), weight: (C,) or None for ones -> losses (N,), lse (N,), the log-sum-exp.
+
+    Floor: C * eps * (|max| + log C) * w, no cancellation beyond that of x - max.
+    """
+    rows, classes = logits.shape
+    losses, lse = np.zeros(rows, logits.dtype), np.full(rows, -np.inf, logits.dtype)
+    if not logits.size:
+        return losses, lse
+    x = as_rows(logits, rows, classes)
+    ones = np.ones(classes, logits.dtype)
+    used, index, picked = _targets(target, weight, ignore_index, logits.dtype)
+    for start, stop in spans(rows, classes):
+        part = slice(start, stop)
+        top = x[part].max(axis=1)
+        shifted = x[part] - top[:, None]
+        log = np.log(np.exp(shifted) @ ones)
+        np.add(log, top, out=lse[part])
+        loss = (log - shifted[np.arange(stop - start), index[part]]) * picked[part]
+        if label_smoothing:
+            # log >= 0 >= shifted, so this sum of all classes' losses does not cancel
+            smooth = np.subtract(log[:, None], shifted, out=shifted) @ (
+                ones if weight is None else np.ascontiguousarray(weight)
+            )
+            loss = (1 - label_smoothing) * loss + (label_smoothing / classes) * smooth
+        np.copyto(losses[part], loss, where=used[part])
+    return losses, lse
+
+
+def _targets(
+    target: np.ndarray, weight: np.ndarray | None, ignore_index: int, dtype: np.dtype
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which rows count, their classes (0 where ignored) and the weights of those classes."""
+    used = target != ignore_index
+    index = np.where(used, target, 0).astype(np.intp)
+    picked = np.ones(len(index), dtype) if weight is None else weight[index]
+    return used, index, picked
+
+
+def cross_entropy_backward(
+    g: np.ndarray,
+    logits: np.ndarray,
+    target: np.ndarray,
+    weight: np.ndarray | None,
+    ignore_index: int,
+    label_smoothing: float,
+    lse: np.ndarray,
+) -> np.ndarray:
+    """Gradient of `cross_entropy` with respect to the logits; ignored rows are 0.
+
+    g: (N,), one per row, lse: (N,) as returned -> (N, C).
+
+    Floor: 4 * eps * |g| * (w[t] + mean(w)), and |lse| * eps relative to the probabilities.
+    """
+    rows, classes = logits.shape
+    dx = np.empty(logits.shape, logits.dtype)
+    if not dx.size:
+        return dx
+    x = as_rows(logits, rows, classes)
+    used, index, picked = _targets(target, weight, ignore_index, logits.dtype)
+    share = np.full(classes, label_smoothing / classes, logits.dtype)
+    if weight is not None:
+        share *= weight
+    direct = (1 - label_smoothing) * picked * g
+    for start, stop in spans(rows, classes):
+        part, d = slice(start, stop), dx[start:stop]
+        np.subtract(x[part], lse[part, None], out=d)
+        np.exp(d, out=d)
+        d *= (direct[part] + share.sum() * g[part])[:, None]
+        d[np.arange(stop - start), index[part]] -= direct[part]
+        if label_smoothing:
+            d -= np.multiply.outer(g[part], share)
+        d[~used[part]] = 0
+    return dx
+
+
+def _spread(like: np.ndarray, *operands: np.ndarray | None) -> list[np.ndarray]:
+    ones = np.ones((), like.dtype)
+    return [np.broadcast_to(ones if p is None else p, like.shape) for p in operands]
+
+
+def binary_cross_entropy_with_logits(
+    x: np.ndarray, target: np.ndarray, weight: np.ndarray | None, pos_weight: np.ndarray | None
+) -> np.ndarray:
+    """w (p t softplus(-x) + (1 - t) softplus(x)), elementwise.
+
+    x, target: one shape; weight w, pos_weight p: broadcastable to it, None for 1 -> x's shape.
+
+    Floor: 8 ULP for targets in [0, 1], plus the smallest normal number. An infinite logit gives
+    NaN where its term has weight 0, as in PyTorch.
+    """
+
+    def kernel(out, x, t, p, s, u) -> None:
+        np.abs(x, out=s)
+        np.negative(s, out=s)
+        np.exp(s, out=s)
+        np.log1p(s, out=s)
+        np.maximum(x, 0, out=out)
+        out += s  # softplus(x)
+        np.subtract(1, t, out=u)
+        out *= u
+        np.minimum(x, 0, out=u)
+        s -= u  # softplus(-x)
+        s *= t
+        if pos_weight is not None:
+            s *= p
+        out += s
+
+    losses = pointwise(kernel, 2, x, target, *_spread(x, pos_weight))
+    if weight is not None:
+        losses *= weight
+    return losses
+
+
+def binary_cross_entropy_with_logits_backward(
+    g: np.ndarray,
+    x: np.ndarray,
+    target: np.ndarray,
+    weight: np.ndarray | None,
+    pos_weight: np.ndarray | None,
+) -> np.ndarray:
+    """g w ((1 - t) sigmoid(x) - p t sigmoid(-x)), elementwise: no cancellation at t = 0 or 1.
+
+    g, x, target: one shape; weight w, pos_weight p: broadcastable to it, None for 1 -> x's shape.
+
+    Floor: 8 * eps * |g w| * ((1 - t) sigmoid(x) + p t sigmoid(-x)), plus the smallest normal.
+    """
+
+    def kernel(dx, g, x, t, p, e, u) -> None:
+        np.abs(x, out=e)
+        np.negative(e, out=e)
+        np.exp(e, out=e)  # sigmoid(|x|) = 1 / (1 + e), sigmoid(-|x|) = e / (1 + e)
+        positive = x > 0
+        np.multiply(p, t, out=dx)
+        np.subtract(1, t, out=u)
+        np.multiply(dx, e, out=dx, where=positive)
+        np.multiply(u, e, out=u, where=~positive)
+        np.subtract(u, dx, out=dx)
+        e += 1
+        dx /= e
+        dx *= g
+
+    dx = pointwise(kernel, 2, g, x, target, *_spread(x, pos_weight))
+    if weight is not None:
+        dx *= weight
+    return dx

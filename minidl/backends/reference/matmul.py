@@ -1,0 +1,87 @@
+"""Matrix products.
+
+Every product is one GEMM on two-dimensional operands where the shapes allow it. Tolerance floor
+of all entries: inner * eps * sum|a||b|, plus the floor of the activation where there is one.
+"""
+
+import math
+
+import numpy as np
+
+from minidl.backends.reference.activation import gelu, sigmoid, silu
+from minidl.backends.reference.blocks import as_rows, gemm_ready, sum_rows
+
+ACTIVATIONS = {
+    "relu": lambda pre: np.maximum(pre, 0, out=np.empty(pre.shape, pre.dtype)),
+    "gelu": lambda pre: gelu(pre, "none"),
+    "gelu_tanh": lambda pre: gelu(pre, "tanh"),
+    "silu": silu,
+    "tanh": lambda pre: np.tanh(pre, out=np.empty(pre.shape, pre.dtype)),
+    "sigmoid": sigmoid,
+}
+
+
+def matmul(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Matrix product with NumPy's rules for one-dimensional and batched operands.
+
+    x: (..., n, k) or (k,), y: (..., k, m) or (k,), one dtype, leading axes broadcast
+    -> (..., n, m) without the axes that a one-dimensional operand lacks.
+
+    Any strides; the result is fresh, C-contiguous and owned; an inner size of 0 gives zeros.
+    """
+    x, y = gemm_ready(x), gemm_ready(y)
+    if y.ndim == 2 and x.ndim > 2:
+        rows = math.prod(x.shape[:-1])
+        out = np.empty((*x.shape[:-1], y.shape[1]), x.dtype)
+        np.matmul(as_rows(x, rows, x.shape[-1]), y, out=out.reshape(rows, y.shape[1]))
+        return out
+    return np.asarray(np.matmul(x, y), order="C")
+
+
+def linear(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    activation: str | None = None,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """activation(x weight^T + bias), and the pre-activation where there is an activation.
+
+    x: (..., in), weight: (out, in), bias: (out,) or None, one dtype
+    -> out (..., out), pre (..., out) or None; activation: None, "relu", "gelu", "gelu_tanh",
+    "silu", "tanh" or "sigmoid".
+
+    Any strides; both results are fresh, C-contiguous and share no memory.
+    """
+    rows, (outer, inner) = math.prod(x.shape[:-1]), weight.shape
+    pre = np.empty((*x.shape[:-1], outer), x.dtype)
+    target = pre.reshape(rows, outer)
+    np.matmul(as_rows(x, rows, inner), gemm_ready(weight).T, out=target)
+    if bias is not None:
+        np.add(target, bias, out=target)
+    return (pre, None) if activation is None else (ACTIVATIONS[activation](pre), pre)
+
+
+def linear_backward(
+    g: np.ndarray,
+    x: np.ndarray,
+    weight: np.ndarray,
+    needs: tuple[bool, bool, bool] = (True, True, True),
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """Gradients of `linear` without activation; `needs` says which of the three to compute.
+
+    g: (..., out), x: (..., in), weight: (out, in) -> dx (..., in), dweight (out, in),
+    dbias (out,), None where not needed.
+
+    Any strides; results are fresh and C-contiguous.
+    """
+    rows, (outer, inner) = math.prod(x.shape[:-1]), weight.shape
+    g2 = as_rows(g, rows, outer)
+    dx = dweight = dbias = None
+    if needs[0]:
+        dx = np.empty(x.shape, x.dtype)
+        np.matmul(g2, gemm_ready(weight), out=dx.reshape(rows, inner))
+    if needs[1]:
+        dweight = np.matmul(g2.T, as_rows(x, rows, inner))
+    if needs[2]:
+        dbias = sum_rows(g2)
+    return dx, dweight, dbias

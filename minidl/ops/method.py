@@ -1,0 +1,19 @@
+"""`@method`: attach a function to Tensor where it is defined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from minidl.tensor import Tensor
+
+
+def method(*names: str) -> Callable[[Any], Any]:
+    """Make the decorated function a method of Tensor under `names` (its own name if none)."""
+
+    def attach(function: Any) -> Any:
+        for name in names or (function.__name__,):
+            setattr(Tensor, name, function)
+        return function
+
+    return attach

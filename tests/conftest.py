@@ -1,0 +1,32 @@
+"""Hypothesis profiles and the folder of real data, shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# An example may compile nothing and still be slow on a busy machine, so no profile has a deadline.
+_COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("dev", max_examples=25, **_COMMON)
+settings.register_profile("ci", max_examples=60, derandomize=True, print_blob=True, **_COMMON)
+settings.register_profile("nightly", max_examples=1000, print_blob=True, **_COMMON)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder named by MINIDL_DATA; the test is skipped where there is none."""
+    name = os.environ.get("MINIDL_DATA")
+    if not name:
+        pytest.skip("needs real data: set MINIDL_DATA to the folder that holds it")
+    folder = Path(name)
+    if not folder.is_dir():
+        pytest.fail(f"MINIDL_DATA is set to {name!r}, which is not a folder")
+    return folder
+
+
+def pytest_report_header() -> list[str]:
+    """State what the run depends on, so that a log is enough to repeat it."""
+    profile = os.environ.get("HYPOTHESIS_PROFILE", "dev")
+    return [f"hypothesis profile: {profile}", f"MINIDL_DATA: {os.environ.get('MINIDL_DATA')}"]
