@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.autograd.anomaly import check_gradients
 from minidl.autograd.node import Node, constant
 from minidl.autograd.op import register_gradients
 from minidl.backends import local
@@ -179,9 +180,11 @@ def _run(
         used = g is not None and (needed is None or node in needed)
         if used:
             if type(g) is list:
-                g = _whole(node, g)
+                g = _whole(node, g) if node.op.materialize else tuple(g)
             fast = None if create_graph else node.op.fast
             results = fast(node, g) if fast else node.op.backward(node, g, create_graph)
+            if node.where is not None:
+                check_gradients(node, g, results)
         else:
             results = (None,) * len(node.edges)
         for edge, r in zip(node.edges, results, strict=True):
@@ -304,7 +307,7 @@ def backward(
     was written in place. Reverse-mode accumulation (Griewank and Walther 2008).
     """
     outputs = [tensors] if type(tensors) is Tensor else list(tensors)
-    if grad_tensors is None or type(grad_tensors) is Tensor:
+    if not isinstance(grad_tensors, list | tuple):
         gradients: list[Any] = [grad_tensors] * len(outputs)
     else:
         gradients = list(grad_tensors)
@@ -357,7 +360,7 @@ def grad(
         raise NotImplementedError("[grad] is_grads_batched: call grad once per row instead")
     outs = [outputs] if type(outputs) is Tensor else list(outputs)
     wanted = [inputs] if type(inputs) is Tensor else list(inputs)
-    if grad_outputs is None or type(grad_outputs) is Tensor:
+    if not isinstance(grad_outputs, list | tuple):
         given: list[Any] = [grad_outputs] * len(outs)
     else:
         given = list(grad_outputs)

@@ -53,6 +53,7 @@ class Operator:
     """What `@op` knows of an operator; `function` is what users call."""
 
     fresh = True  # gradients are made by operators: what they return is nobody else's
+    materialize = True  # a missing gradient of one of several outputs arrives as zeros
 
     def __init__(self, forward: Callable, name: str, options: dict[str, Any]) -> None:
         self.name = name
