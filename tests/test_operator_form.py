@@ -137,6 +137,17 @@ def test_write_of_a_tracked_value_into_an_untracked_base() -> None:
     np.testing.assert_allclose(w.grad.array, 2 * w.array)
 
 
+def test_view_is_derived_again_even_where_nothing_is_recorded() -> None:
+    x = leaf(3, 4)
+    y = x.clone()
+    view = y[1]
+    y.mul_(5)
+    with no_grad():
+        assert view.requires_grad
+    sum(view).backward()
+    assert x.grad.array.tolist() == [[0.0] * 4, [5.0] * 4, [0.0] * 4]
+
+
 def test_view_of_a_view() -> None:
     x = leaf(4, 4)
     y = x.clone()

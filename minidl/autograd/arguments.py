@@ -88,12 +88,13 @@ def prepare(op: Any, *operands: Any) -> list[Any]:
 
 def rounded(out: Any, dtype: Any, outputs: int) -> Any:
     """The outputs (not the residuals) rounded once from float32 to `dtype`."""
+    run = local.state.run  # there NumPy does not warn of values that become infinite
     if type(out) is tuple:
         return tuple(
-            o.astype(dtype) if i < outputs and o.dtype == np.float32 else o
+            run(o.astype, dtype) if i < outputs and o.dtype == np.float32 else o
             for i, o in enumerate(out)
         )
-    return out.astype(dtype) if out.dtype == np.float32 else out
+    return run(out.astype, dtype) if out.dtype == np.float32 else out
 
 
 def _described(values: Sequence[Any], dtypes: bool = True) -> str:

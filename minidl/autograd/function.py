@@ -158,6 +158,12 @@ class Function:
         several = isinstance(result, tuple | list)
         raw = tuple(result) if several else (result,)
         dirty = {id(x) for x in ctx._dirty}
+        for x in ctx._dirty:
+            if recorded and (x.base is not None or (x.tracked and x.node is None)):
+                raise GradientError(
+                    "a view or a leaf that requires gradients cannot be marked dirty",
+                    operator=cls.__name__,
+                )
         outputs = tuple(
             y.detach() if type(y) is Tensor and id(y) not in dirty and _is_argument(y, args) else y
             for y in raw

@@ -28,10 +28,11 @@ def inplace_form(direct: Callable | None, functional: Any, name: str | None = No
     def function(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         recording = writable(label, input)
         source = input
-        if recording and keeps and input.tracked:
+        if recording and keeps and (input.tracked or any(map(_tracked, (*args, *kwargs.values())))):
             # the gradient needs the values that are about to be overwritten
             source = constant(input.array.copy())
-            source.node, source.tracked = (input.node or input), True
+            if input.tracked:
+                source.node, source.tracked = (input.node or input), True
         out = functional(source, *args, **kwargs)
         write(label, input, out, recording)
         return input
@@ -51,6 +52,7 @@ def inplace_form(direct: Callable | None, functional: Any, name: str | None = No
             state = local.state
             value = other.array if type(other) is Tensor else other
             try:
+                assert direct is not None
                 state.run(direct, state.cpu, input.array, value, *args[1:], **kwargs)
             except Exception:
                 return function(input, *args, **kwargs)  # which says what is wrong

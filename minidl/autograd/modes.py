@@ -116,15 +116,13 @@ class recorded_by(_Mode):  # noqa: N801
 
     def __enter__(self) -> None:
         outer = local.state.recording
-        recorder = self.recorder
-        if callable(outer):
-            both = (outer, recorder)
+        inner = self.recorder
 
-            def recorder(node: Any) -> None:
-                for show in both:
-                    show(node)
+        def both(node: Any) -> None:
+            outer(node)
+            inner(node)
 
-        self.recording = recorder
+        self.recording = both if callable(outer) else inner
         super().__enter__()
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd.op import Array, Index, constant, op
-from minidl.errors import ShapeError
+from minidl.dtypes import BOOL, FLOAT
+from minidl.errors import ArgumentError, DTypeError, ShapeError
 from minidl.ops.arithmetic import mul
 from minidl.ops.matmul import matmul
 from minidl.ops.random import Generator, dropout
@@ -16,6 +17,8 @@ from minidl.ops.select import where
 from minidl.ops.softmax import softmax
 from minidl.ops.views import expand, reshape, transpose
 from minidl.tensor import Tensor
+
+__all__ = ["scaled_dot_product_attention"]
 
 
 @op(residuals=("lse",), promote="match")
@@ -28,7 +31,14 @@ def _attention(
     is_causal: bool,
     scale: float,
 ) -> Any:
-    return k.attention(query, key, value, attn_mask, is_causal, scale)
+    if query.dtype.kind != "f":
+        raise DTypeError("query, key and value must be floating point")
+    return k.attention(query, key, value, _additive(attn_mask, query), is_causal, scale)
+
+
+def _additive(mask: Any, query: Any) -> Any:
+    """The mask in the dtype that is computed in, unless it is bool or absent."""
+    return mask if mask is None or mask.dtype.kind == "b" else mask.astype(query.dtype, copy=False)
 
 
 @_attention.gradient
@@ -46,7 +56,7 @@ def _(
     return _attention_backward(g, query, key, value, attn_mask, is_causal, scale, out, lse)
 
 
-@op(outputs=3, promote=None, nondiff=True)
+@op(outputs=3, nondiff=True)
 def _attention_backward(
     k: Any,
     grad: Array,
@@ -59,7 +69,8 @@ def _attention_backward(
     out: Array,
     lse: Array,
 ) -> Any:
-    return k.attention_backward(grad, query, key, value, attn_mask, is_causal, scale, out, lse)
+    mask = _additive(attn_mask, query)
+    return k.attention_backward(grad, query, key, value, mask, is_causal, scale, out, lse)
 
 
 def _repeated(x: Tensor, heads: int) -> Tensor:
@@ -115,44 +126,72 @@ def scaled_dot_product_attention(
 ) -> Tensor:
     """`softmax(query @ key.T * scale + mask) @ value` without keeping the T x S weights.
 
-    query (..., H, T, D), key (..., Hkv, S, D), value (..., Hkv, S, Dv) -> (..., H, T, Dv);
-    H is Hkv, or a multiple of it with enable_gqa. attn_mask: bool (True may attend) or additive,
-    broadcast to (..., H, T, S); is_causal: query i sees keys 0..i. A query that sees no key
-    gives 0. scale defaults to 1 / sqrt(D). Raises ShapeError, DTypeError. The fused form is used
-    without dropout and for masks without gradient (Dao 2023, FlashAttention-2).
+    query (..., H, T, D), key (..., Hkv, S, D), value (..., Hkv, S, Dv) -> (..., H, T, Dv), or
+    without the heads' axis; H is Hkv, or a multiple of it with enable_gqa; axes of size 1 in
+    front of the last two broadcast. attn_mask: bool (True may attend) or added to the scores,
+    broadcast to (..., H, T, S), e.g. (B, 1, 1, S) for padding; is_causal: query i sees keys 0..i.
+    A query that sees no key gives 0. scale defaults to 1 / sqrt(D). Raises ShapeError, DTypeError,
+    ArgumentError. The fused form is used without dropout and for masks without gradient.
+    Source: Dao, "FlashAttention-2", 2023.
     """
-    shapes = f"{query.shape}, {key.shape}, {value.shape}"
-    if query.ndim < 2 or key.ndim != query.ndim or value.ndim != query.ndim:
-        raise ShapeError("query, key and value need equal numbers of axes, two or more",
-                         operator="attention", got=shapes)
-    lead = query.ndim == 2
-    if lead:
+    rank = query.ndim
+    shapes = (query.shape, key.shape, value.shape)
+    if rank < 2 or key.ndim != rank or value.ndim != rank:
+        raise _misfit("query, key and value need equal numbers of axes, two or more", *shapes)
+    if rank == 2:
         query, key, value = (reshape(x, (1, *x.shape)) for x in (query, key, value))
-    if query.shape[:-3] != key.shape[:-3]:
-        batch = np.broadcast_shapes(query.shape[:-3], key.shape[:-3], value.shape[:-3])
-        query, key, value = (expand(x, (*batch, *x.shape[-3:])) for x in (query, key, value))
-    heads, kv_heads = query.shape[-3], key.shape[-3]
-    if (
-        key.shape[:-1] != value.shape[:-1]
-        or query.shape[-1] != key.shape[-1]
-        or (heads != kv_heads and not (enable_gqa and kv_heads and heads % kv_heads == 0))
-    ):
-        raise ShapeError("query (..., H, T, D), key (..., Hkv, S, D), value (..., Hkv, S, Dv) do not"
-                         " fit (enable_gqa lets H be a multiple of Hkv)",
-                         operator="attention", got=shapes)
+    query, key, value = _matched(query, key, value, enable_gqa, shapes)
     if attn_mask is not None:
-        if is_causal:
-            raise ShapeError("is_causal and attn_mask exclude each other", operator="attention")
-        wanted = (*query.shape[:-1], key.shape[-2])
-        try:
-            np.broadcast_to(np.empty(attn_mask.shape, bool), wanted)
-        except ValueError:
-            raise ShapeError("attn_mask must broadcast to the scores", operator="attention",
-                             got=f"{attn_mask.shape}, {wanted}") from None
+        _check_mask(attn_mask, is_causal, (*query.shape[rank == 2 : -1], key.shape[-2]))
+    if not 0 <= dropout_p <= 1:
+        raise ArgumentError("dropout_p must be a probability", operator=_NAME, got=repr(dropout_p))
     if scale is None:
-        scale = 1 / math.sqrt(query.shape[-1]) if query.shape[-1] else 1.0
+        scale = 1 / math.sqrt(query.shape[-1] or 1)
     if dropout_p or (attn_mask is not None and attn_mask.requires_grad):
         out = _weights_times_values(query, key, value, attn_mask, is_causal, scale, dropout_p)
     else:
         out = _attention(query, key, value, attn_mask, is_causal, scale)
-    return reshape(out, out.shape[1:]) if lead else out
+    return reshape(out, out.shape[1:]) if rank == 2 else out
+
+
+_NAME = "scaled_dot_product_attention"
+
+
+def _misfit(rule: str, *shapes: tuple[int, ...]) -> ShapeError:
+    return ShapeError(rule, operator=_NAME, got=", ".join(str(shape) for shape in shapes))
+
+
+def _matched(
+    query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool, shapes: tuple
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The three with equal leading axes, and as many heads in key as in value."""
+    if key.shape[-2] != value.shape[-2] or query.shape[-1] != key.shape[-1]:
+        raise _misfit("query (..., T, D), key (..., S, D) and value (..., S, Dv) must agree", *shapes)
+    heads, own = query.shape[-3], max(key.shape[-3], value.shape[-3])
+    grouped = enable_gqa and own and heads % own == 0
+    if heads != own and 1 not in (heads, own) and not grouped:
+        raise _misfit(
+            "query needs as many heads as key and value (or a multiple, with enable_gqa)", *shapes
+        )
+    leads = (query.shape[:-3], key.shape[:-3], value.shape[:-3])
+    try:
+        lead = leads[0] if leads[0] == leads[1] == leads[2] else np.broadcast_shapes(*leads)
+        return (
+            expand(query, (*lead, heads if grouped or heads == own else max(heads, own), -1, -1)),
+            expand(key, (*lead, own, -1, -1)),
+            expand(value, (*lead, own, -1, -1)),
+        )
+    except ValueError:
+        raise _misfit("leading axes must broadcast", *shapes) from None
+
+
+def _check_mask(mask: Tensor, is_causal: bool, scores: tuple[int, ...]) -> None:
+    if is_causal:
+        raise ArgumentError("is_causal and attn_mask exclude each other", operator=_NAME)
+    if mask.dtype.kind not in (BOOL, FLOAT):
+        raise DTypeError(
+            "attn_mask must be bool or floating point", operator=_NAME, got=repr(mask.dtype)
+        )
+    same = (n in (1, m) for n, m in zip(mask.shape[::-1], scores[::-1], strict=False))
+    if not 2 <= mask.ndim <= len(scores) or not all(same):
+        raise _misfit("attn_mask, of two axes or more, must broadcast to", mask.shape, scores)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from minidl.autograd.op import in_place
 from minidl.tensor import Tensor
 
 
@@ -17,3 +18,9 @@ def method(*names: str) -> Callable[[Any], Any]:
         return function
 
     return attach
+
+
+def in_place_methods(**functions: Any) -> None:
+    """Attach the in-place method `name_` of every `name=function`."""
+    for name, function in functions.items():
+        setattr(Tensor, f"{name}_", in_place(f"{name}_", function))

@@ -1,21 +1,58 @@
 """Random numbers from counters: generators, and the operators that draw.
 
-Philox4x32-10 (Salmon et al. 2011): a draw is a function of (seed, offset), so a gradient or a
-recomputation draws the same numbers again without keeping them.
+Philox4x32-10 (Salmon et al. 2011): a draw is a function of (seed, offset), the same for any
+thread count and layout; a generator is a seed and the position in its stream.
 """
 
 from __future__ import annotations
 
-import secrets
+import math
+import os
 import threading
 from typing import Any
 
 import numpy as np
 
-from minidl.autograd.op import Array, constant, op
-from minidl.errors import ArgumentError, DTypeError
-from minidl.ops.arithmetic import mul
+from minidl.autograd.op import Array, Index, constant, in_place, op, writable, write
+from minidl.dtypes import (
+    BOOL,
+    FLOAT,
+    DType,
+    bfloat16,
+    dtype_of,
+    finfo,
+    float16,
+    float64,
+    get_default_dtype,
+    iinfo,
+    int64,
+)
+from minidl.errors import ArgumentError, DTypeError, ShapeError
+from minidl.ops.convert import cast
+from minidl.ops.method import method
+from minidl.ops.views import sizes
 from minidl.tensor import Tensor, as_device
+
+__all__ = [
+    "Generator",
+    "bernoulli",
+    "default_generator",
+    "dropout",
+    "get_rng_state",
+    "initial_seed",
+    "manual_seed",
+    "multinomial",
+    "normal",
+    "rand",
+    "rand_like",
+    "randint",
+    "randint_like",
+    "randn",
+    "randn_like",
+    "randperm",
+    "seed",
+    "set_rng_state",
+]
 
 
 class Generator:
@@ -35,7 +72,7 @@ class Generator:
 
     def seed(self) -> int:
         """Start the stream of a seed from the operating system; returns it."""
-        self.manual_seed(secrets.randbits(63))
+        self.manual_seed(int.from_bytes(os.urandom(8), "little"))
         return self._seed
 
     def initial_seed(self) -> int:
@@ -67,11 +104,32 @@ class Generator:
 
 
 default_generator = Generator()
+default_generator.seed()  # runs differ until `manual_seed` is called, as in PyTorch
 
 
 def manual_seed(seed: int) -> Generator:
     """Seed the default generator."""
     return default_generator.manual_seed(seed)
+
+
+def seed() -> int:
+    """Seed the default generator from the operating system; returns the seed."""
+    return default_generator.seed()
+
+
+def initial_seed() -> int:
+    """The seed of the default generator."""
+    return default_generator.initial_seed()
+
+
+def get_rng_state() -> Tensor:
+    """State of the default generator, as a uint8 tensor."""
+    return default_generator.get_state()
+
+
+def set_rng_state(new_state: Tensor) -> None:
+    """Put the default generator back into a state that `get_rng_state` returned."""
+    default_generator.set_state(new_state)
 
 
 def drawn(generator: Generator | None, words: int) -> tuple[int, int]:
@@ -81,15 +139,393 @@ def drawn(generator: Generator | None, words: int) -> tuple[int, int]:
     return (generator or default_generator).reserve(words)
 
 
-@op
-def _dropout(k: Any, input: Array, p: float, seed: int, offset: int) -> Any:
-    keep = k.bernoulli(input.shape, 1 - p, seed, offset)
-    return k.mul(input, keep * input.dtype.type(1 / (1 - p) if p < 1 else 0))
+# ---------------------------------------------------------------- draws
+
+
+def _count(size: tuple[int, ...]) -> int:
+    if any(n < 0 for n in size):
+        raise ShapeError("sizes must not be negative", got=str(size))
+    return math.prod(size)
+
+
+def _real(dtype: Any, name: str) -> DType:
+    """The dtype to draw in; the default one for None."""
+    wanted = get_default_dtype() if dtype is None else dtype_of(dtype)
+    if wanted.kind != FLOAT:
+        raise DTypeError("needs a floating point dtype", operator=name, got=repr(wanted))
+    return wanted
+
+
+@op(nondiff=True)
+def _rand(k: Any, size: tuple, dtype: DType, low: Any, high: Any, generator: Any) -> Any:
+    width = 2 if dtype is float64 else 1
+    seed, offset = drawn(generator, _count(size) * width)
+    out = k.uniform(size, np.float64 if dtype is float64 else np.float32, seed, offset)
+    bits = {float16: 11, bfloat16: 8}.get(dtype)
+    if bits:  # cut, not rounded, so that 1 is never drawn
+        k.floor(k.mul(out, 2.0**bits, out=out), out=out)
+        k.mul(out, 2.0**-bits, out=out)
+    if (low, high) != (0, 1):
+        k.add(k.mul(out, high - low, out=out), low, out=out)
+    return out.astype(dtype.numpy, copy=False)
+
+
+@op(nondiff=True)
+def _randn(k: Any, size: tuple, dtype: DType, generator: Any) -> Any:
+    pairs = -(-_count(size) // 2)
+    seed, offset = drawn(generator, pairs * (4 if dtype is float64 else 2))
+    wide = np.float64 if dtype is float64 else np.float32
+    return k.normal(size, wide, seed, offset).astype(dtype.numpy, copy=False)
+
+
+@op(nondiff=True)
+def _randint(k: Any, low: int, high: int, size: tuple, dtype: DType, generator: Any) -> Any:
+    if low >= high:
+        raise ArgumentError("low must be less than high", got=f"{low}, {high}")
+    least, most = (0, 1) if dtype.kind == BOOL else _limits(dtype)
+    if low < least or high - 1 > most:
+        raise ArgumentError(f"{dtype.name} holds {least} to {most}", got=f"{low}, {high}")
+    seed, offset = drawn(generator, 2 * _count(size))
+    return k.randint(low, high, size, seed, offset).astype(dtype.numpy, copy=False)
+
+
+def _limits(dtype: DType) -> tuple[Any, Any]:
+    limits = finfo(dtype) if dtype.kind == FLOAT else iinfo(dtype)
+    return limits.min, limits.max
+
+
+@op(nondiff=True)
+def _randperm(k: Any, n: int, dtype: DType, generator: Any) -> Any:
+    if n < 0:
+        raise ArgumentError("n must not be negative", got=repr(n))
+    return k.permutation(n, *drawn(generator, 2 * n)).astype(dtype.numpy, copy=False)
+
+
+# ---------------------------------------------------------------- new tensors
+
+
+def rand(
+    *size: Any,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """A tensor of shape `size`, uniform on [0, 1)."""
+    as_device(device)
+    out = _rand(sizes(size), _real(dtype, "rand"), 0, 1, generator)
+    return out.requires_grad_(requires_grad)
+
+
+def randn(
+    *size: Any,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """A tensor of shape `size` from the standard normal distribution."""
+    as_device(device)
+    out = _randn(sizes(size), _real(dtype, "randn"), generator)
+    return out.requires_grad_(requires_grad)
+
+
+def randint(
+    low: int = 0,
+    high: Any = None,
+    size: Any = None,
+    *,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Integers of [low, high), int64 by default: `randint(high, size)` or `(low, high, size)`."""
+    if size is None:
+        low, high, size = 0, low, high
+    elif high is None:
+        low, high = 0, low
+    as_device(device)
+    if not isinstance(size, list | tuple):
+        raise ArgumentError("size must be a tuple", operator="randint", got=repr(size))
+    wanted = int64 if dtype is None else dtype_of(dtype)
+    out = _randint(low.__index__(), high.__index__(), sizes((size,)), wanted, generator)
+    return out.requires_grad_(requires_grad)
+
+
+def randperm(
+    n: int,
+    *,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """The integers 0 .. n - 1 in random order, int64 by default: (n,)."""
+    as_device(device)
+    wanted = int64 if dtype is None else dtype_of(dtype)
+    return _randperm(n.__index__(), wanted, generator).requires_grad_(requires_grad)
+
+
+def rand_like(
+    input: Tensor,
+    *,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """`rand` in the shape and dtype of `input`."""
+    return rand(input.shape, generator=generator, dtype=dtype or input.dtype, device=device,
+                requires_grad=requires_grad)  # fmt: skip
+
+
+def randn_like(
+    input: Tensor,
+    *,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """`randn` in the shape and dtype of `input`."""
+    return randn(input.shape, generator=generator, dtype=dtype or input.dtype, device=device,
+                 requires_grad=requires_grad)  # fmt: skip
+
+
+def randint_like(
+    input: Tensor,
+    low: int = 0,
+    high: int | None = None,
+    *,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """`randint` in the shape and dtype of `input`: `(input, high)` or `(input, low, high)`."""
+    return randint(low, high, input.shape, generator=generator, dtype=dtype or input.dtype,
+                   device=device, requires_grad=requires_grad)  # fmt: skip
+
+
+# ---------------------------------------------------------------- draws that depend on tensors
+
+
+@op(nondiff=True)
+def _normal(k: Any, mean: Array, std: Array, generator: Any) -> Any:
+    dtype = mean.dtype if isinstance(mean, np.ndarray) else std.dtype
+    if dtype.kind != "f":
+        raise DTypeError("mean and std must be floating point")
+    if k.any(k.lt(std, 0)):
+        raise ArgumentError("std must not be negative")
+    shape = np.broadcast_shapes(np.shape(mean), np.shape(std))
+    pairs = -(-math.prod(shape) // 2)
+    seed, offset = drawn(generator, pairs * (4 if dtype == np.float64 else 2))
+    return k.add(k.mul(k.normal(shape, dtype, seed, offset), std), mean)
+
+
+def normal(
+    mean: Any = 0.0,
+    std: Any = 1.0,
+    size: Any = None,
+    *,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Normally distributed numbers: one per element of `mean` and `std` (broadcast), or `size`.
+
+    mean, std: Tensors or floats; with two floats `size` is needed. A draw has no gradient.
+    """
+    if type(mean) is Tensor or type(std) is Tensor:
+        if size is not None or dtype is not None:
+            raise ArgumentError("size and dtype go with two floats", operator="normal")
+        return _normal(mean, std, generator)
+    if size is None:
+        raise ArgumentError("two floats need a size", operator="normal")
+    shape = sizes((size,) if isinstance(size, list | tuple) else size)
+    out = constant(np.empty(shape, _real(dtype, "normal").numpy))
+    as_device(device)
+    return normal_(out, mean, std, generator=generator).requires_grad_(requires_grad)
+
+
+@op(nondiff=True)
+def _bernoulli(k: Any, input: Array, generator: Any) -> Any:
+    if input.dtype.kind != "f":
+        raise DTypeError("probabilities must be floating point")
+    if not k.all(k.logical_and(k.ge(input, 0), k.le(input, 1))):
+        raise ArgumentError("probabilities must lie in [0, 1]")
+    hits = k.bernoulli(input.shape, input, *drawn(generator, input.size))
+    return hits.astype(input.dtype)
+
+
+@method("bernoulli")
+def bernoulli(
+    input: Tensor, p: float | None = None, *, generator: Generator | None = None
+) -> Tensor:
+    """1 with the probability that each element says (or `p`, in the shape of `input`), else 0."""
+    if p is not None:
+        return bernoulli_(constant(np.empty(input.shape, input.array.dtype)), p, generator=generator)
+    return _bernoulli(input, generator)
+
+
+@method("multinomial")
+@op(nondiff=True)
+def multinomial(
+    k: Any,
+    input: Array,
+    num_samples: int,
+    replacement: bool = False,
+    *,
+    generator: Any = None,
+) -> Any:
+    """Categories (int64) drawn with probabilities proportional to the rows of `input`.
+
+    input (..., C) of one or two axes, not negative, finite, rows with a positive sum
+    -> (..., num_samples). Without replacement a row needs num_samples positive entries.
+    """
+    if input.ndim not in (1, 2) or not input.shape[-1]:
+        raise ShapeError("input needs one or two axes and one category or more")
+    if input.dtype.kind != "f":
+        raise DTypeError("input must be floating point")
+    if num_samples < 1:
+        raise ArgumentError("num_samples must be positive", got=repr(num_samples))
+    possible = input.shape[-1] if replacement else num_samples
+    if not k.all(k.isfinite(input)) or k.any(k.lt(input, 0)) or not k.all(k.any(input, axis=-1)):
+        raise ArgumentError("rows must be finite, >= 0 and have a positive sum")
+    if not replacement and k.any(k.count_nonzero(input, axis=-1) < possible):
+        raise ArgumentError(f"fewer than num_samples={num_samples} categories are possible")
+    rows = math.prod(input.shape[:-1])
+    words = 2 * rows * (num_samples if replacement else input.shape[-1])
+    return k.multinomial(input, num_samples, replacement, *drawn(generator, words))
+
+
+# ---------------------------------------------------------------- in place
+
+
+def _fill(name: str, input: Tensor, draw: Any) -> Tensor:
+    """Write the tensor that `draw()` makes into `input`."""
+    recording = writable(name, input)
+    write(name, input, draw(), recording)
+    return input
+
+
+@method("uniform_")
+def uniform_(
+    input: Tensor, from_: float = 0, to: float = 1, *, generator: Generator | None = None
+) -> Tensor:
+    """Fill with numbers uniform on [from_, to)."""
+    if not from_ <= to:
+        raise ArgumentError("from_ must not exceed to", operator="uniform_", got=f"{from_}, {to}")
+    dtype = _real(input.dtype, "uniform_")
+    return _fill("uniform_", input, lambda: _rand(input.shape, dtype, from_, to, generator))
+
+
+@method("normal_")
+def normal_(
+    input: Tensor, mean: float = 0, std: float = 1, *, generator: Generator | None = None
+) -> Tensor:
+    """Fill with normally distributed numbers."""
+    if not std >= 0:
+        raise ArgumentError("std must not be negative", operator="normal_", got=repr(std))
+    dtype = _real(input.dtype, "normal_")
+
+    def draw() -> Tensor:
+        out = _randn(input.shape, dtype, generator)
+        return out if (mean, std) == (0, 1) else out.detach() * std + mean
+
+    return _fill("normal_", input, draw)
+
+
+@method("exponential_")
+def exponential_(
+    input: Tensor, lambd: float = 1, *, generator: Generator | None = None
+) -> Tensor:
+    """Fill with exponentially distributed numbers of mean 1 / lambd."""
+    if not lambd > 0:
+        raise ArgumentError("lambd must be positive", operator="exponential_", got=repr(lambd))
+    dtype = _real(input.dtype, "exponential_")
+    return _fill(
+        "exponential_",
+        input,
+        lambda: _exponential(_rand(input.shape, dtype, 0, 1, generator), lambd),
+    )
+
+
+@op(nondiff=True)
+def _exponential(k: Any, input: Array, lambd: float) -> Any:
+    return k.div(k.log1p(k.neg(input)), -lambd)
+
+
+@method("random_")
+def random_(
+    input: Tensor,
+    from_: int | None = None,
+    to: int | None = None,
+    *,
+    generator: Generator | None = None,
+) -> Tensor:
+    """Fill with integers of [from_, to): `random_()`, `random_(to)` or `random_(from_, to)`.
+
+    Without bounds: from 0 to the largest that the dtype holds (floats: counts without gaps).
+    """
+    dtype = input.dtype
+    if from_ is None:
+        low, high = 0, to
+    else:
+        low, high = (0, from_) if to is None else (from_, to)
+    if high is None:
+        digits = {2: 8 if dtype is bfloat16 else 11, 4: 24, 8: 53}[dtype.itemsize] if (
+            dtype.kind == FLOAT
+        ) else 0
+        high = 2**digits + 1 if digits else (1 if dtype.kind == BOOL else iinfo(dtype).max) + 1
+    return _fill("random_", input, lambda: _randint(low, high, input.shape, dtype, generator))
+
+
+@method("bernoulli_")
+def bernoulli_(input: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
+    """Fill with 1 with probability `p` (float or a Tensor that broadcasts), else 0."""
+    values = p.array if type(p) is Tensor else p
+    return _fill("bernoulli_", input, lambda: cast(_bernoulli_(input.shape, values, generator), input.dtype))
+
+
+@op(nondiff=True)
+def _bernoulli_(k: Any, size: tuple, p: Any, generator: Any) -> Any:
+    if not np.all((p >= 0) & (p <= 1)):
+        raise ArgumentError("probabilities must lie in [0, 1]", got=repr(p))
+    return k.bernoulli(size, p, *drawn(generator, _count(size)))
+
+
+# ---------------------------------------------------------------- dropout
+
+
+@op(residuals=("keep",))
+def _dropout(k: Any, input: Array, p: float, generator: Any) -> Any:
+    if input.dtype.kind != "f":
+        raise DTypeError("input must be floating point")
+    keep = k.bernoulli(input.shape, 1 - p, *drawn(generator, input.size))
+    return _scaled(k, input, keep, p), keep
+
+
+def _scaled(k: Any, x: Any, keep: Any, p: float) -> Any:
+    return k.mul(x, k.mul(keep, x.dtype.type(1 / (1 - p) if p < 1 else 0)))
 
 
 @_dropout.gradient
-def _(g: Tensor, p: float, seed: int, offset: int) -> Any:
-    return _dropout(g, p, seed, offset)
+def _(g: Tensor, keep: Tensor, p: float) -> Any:
+    # kept, at a byte per element: drawing it again costs 15 times as much as the product
+    return _masked(g, keep, p)
+
+
+@op
+def _masked(k: Any, input: Array, keep: Index, p: float) -> Any:
+    return _scaled(k, input, keep, p)
+
+
+@_masked.gradient
+def _(g: Tensor, keep: Tensor, p: float) -> Any:
+    return _masked(g, keep, p)
 
 
 def dropout(
@@ -102,11 +538,13 @@ def dropout(
 ) -> Tensor:
     """Zero each element with probability `p` and scale the others by 1 / (1 - p), in training.
 
-    The mask is drawn again for the gradient instead of being kept (Srivastava et al. 2014).
+    Source: Srivastava et al., "Dropout", 2014.
     """
     if not 0 <= p <= 1:
         raise ArgumentError("p must be a probability", operator="dropout", got=repr(p))
     if not training or not p:
         return input
-    out = _dropout(input, p, *drawn(generator, input.array.size))
-    return input.copy_(out) if inplace else out  # type: ignore[attr-defined]
+    return (_dropout_in_place if inplace else _dropout)(input, p, generator)
+
+
+_dropout_in_place = in_place("dropout_", _dropout)

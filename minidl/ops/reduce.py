@@ -1,15 +1,49 @@
-"""Reductions over axes."""
+"""Reductions over axes: sums and what is made of them, extremes, truth."""
 
 from __future__ import annotations
 
-from typing import Any
+import builtins
+import math
+from typing import Any, NamedTuple
 
-from minidl.autograd.op import Array, op
-from minidl.errors import OutOfRangeError
+import numpy as np
+
+from minidl.autograd.op import Array, Index, op
+from minidl.dtypes import FLOAT
+from minidl.errors import ArgumentError, DTypeError, OutOfRangeError, UnsupportedError
+from minidl.ops.arithmetic import abs, flat, sign
+from minidl.ops.compare import eq, isnan
 from minidl.ops.convert import cast
 from minidl.ops.method import method
+from minidl.ops.select import masked_fill, maximum, minimum
+from minidl.ops.transcendental import exp, pow
 from minidl.ops.views import expand, reshape
 from minidl.tensor import Tensor
+
+__all__ = [
+    "all",
+    "amax",
+    "amin",
+    "any",
+    "argmax",
+    "argmin",
+    "count_nonzero",
+    "logsumexp",
+    "max",
+    "mean",
+    "median",
+    "min",
+    "nansum",
+    "norm",
+    "std",
+    "std_mean",
+    "sum",
+    "var",
+    "var_mean",
+]
+
+
+# ---------------------------------------------------------------- axes
 
 
 def axes(ndim: int, dim: Any) -> tuple[int, ...]:
@@ -17,27 +51,24 @@ def axes(ndim: int, dim: Any) -> tuple[int, ...]:
     if dim is None or (isinstance(dim, list | tuple) and not dim):
         return tuple(range(ndim))
     given = dim if isinstance(dim, list | tuple) else (dim,)
-    found = []
-    for d in given:
-        axis(ndim, d)
-        found.append(int(d) % max(ndim, 1))
+    found = tuple([axis(ndim, d) for d in given])
     if len(set(found)) != len(found):
         raise OutOfRangeError(f"axis named twice in dim={dim}")
-    return tuple(found)
+    return found if ndim else ()
 
 
 def axis(ndim: int, dim: int) -> int:
     """One axis counted from the front; a 0-d tensor has the axes 0 and -1, as in PyTorch."""
-    size = max(ndim, 1)
+    size = ndim or 1
     if not -size <= dim < size:
         raise OutOfRangeError(f"axis {dim} of a tensor with {ndim} axes")
-    return dim % size
+    return int(dim) % size
 
 
 def kept(shape: tuple[int, ...], dim: Any) -> tuple[int, ...]:
     """`shape` with the axes of `dim` at size 1."""
     gone = axes(len(shape), dim)
-    return tuple(1 if i in gone else n for i, n in enumerate(shape))
+    return tuple([1 if i in gone else n for i, n in enumerate(shape)])
 
 
 def spread(g: Tensor, shape: tuple[int, ...], dim: Any) -> Tensor:
@@ -45,11 +76,46 @@ def spread(g: Tensor, shape: tuple[int, ...], dim: Any) -> Tensor:
     return expand(reshape(g, kept(shape, dim)), shape)
 
 
+def _count(shape: tuple[int, ...], dim: Any) -> int:
+    """How many elements make one result."""
+    return math.prod(shape[i] for i in axes(len(shape), dim))
+
+
+def _not_empty(x: Array, dim: Any) -> None:
+    for i in axes(x.ndim, dim):
+        if not x.shape[i]:
+            raise OutOfRangeError(f"axis {i} has no elements to choose from")
+
+
+# ---------------------------------------------------------------- sums
+
+
+# From here on a product with ones, which BLAS adds up, is three times faster than np.sum along
+# the first or the last axes: 768 x 128 float32 take 10 us instead of 26 and 39 us.
+_BLAS_SIZE = 4096
+
+
+def _total(k: Any, x: Array, dim: Any, keepdim: bool) -> Array:
+    """The sum over the axes of `dim`; integers and bool are summed in int64."""
+    dims = axes(x.ndim, dim)
+    if x.dtype.kind in "iub":
+        return k.sum(x, axis=dims, keepdims=keepdim, dtype=np.int64)
+    n, count = x.ndim, len(dims)
+    if x.size >= _BLAS_SIZE and 0 < count < n and x.flags.c_contiguous and x.dtype.kind == "f":
+        first = dims == tuple(range(count))
+        if first or dims == tuple(range(n - count, n)):
+            split = count if first else n - count
+            matrix = x.reshape(math.prod(x.shape[:split]), -1)
+            ones = k.ones(matrix.shape[0 if first else 1], x.dtype)
+            out = k.matmul(ones, matrix) if first else k.matmul(matrix, ones)
+            return out.reshape(kept(x.shape, dims) if keepdim else
+                               x.shape[split:] if first else x.shape[:split])  # fmt: skip
+    return k.sum(x, axis=dims, keepdims=keepdim)
+
+
 @op
 def _sum(k: Any, input: Array, dim: Any, keepdim: bool) -> Any:
-    if not input.ndim:
-        return k.sum(input)
-    return k.sum(input, axis=axes(input.ndim, dim), keepdims=keepdim)
+    return _total(k, input, dim, keepdim)
 
 
 @_sum.gradient
@@ -59,10 +125,13 @@ def _(g: Tensor, input_shape: tuple, dim: Any) -> Any:
 
 @method("sum")
 def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
-    """Sum over `dim` (all axes by default). Integers and bool give int64."""
+    """Sum over `dim` (None: all axes, an int, several); integers and bool give int64."""
     if dtype is not None:
         input = cast(input, dtype)
-    return _sum(input, dim, keepdim)
+        if dtype is bool or input.array.dtype.kind == "b":
+            return any(input, axes(input.ndim, dim), keepdim)
+    total = _sum(input, dim, keepdim)
+    return total if dtype is None else cast(total, dtype)
 
 
 def sum_to(g: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -72,14 +141,437 @@ def sum_to(g: Tensor, shape: tuple[int, ...]) -> Tensor:
     return reshape(_sum(g, tuple(wide), False) if wide else g, shape)
 
 
+@method("nansum")
+def nansum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """`sum` with 0 in place of NaN."""
+    if input.dtype.kind == FLOAT:
+        input = masked_fill(input, isnan(input), 0)
+    return sum(input, dim, keepdim, dtype=dtype)
+
+
+@op
+def _mean(k: Any, input: Array, dim: Any, keepdim: bool) -> Any:
+    if input.dtype.kind != "f":
+        raise DTypeError("needs a floating point tensor; pass dtype=")
+    count = _count(input.shape, dim)
+    return k.div(_total(k, input, dim, keepdim), count)
+
+
+@_mean.gradient
+def _(g: Tensor, input_shape: tuple, dim: Any) -> Any:
+    return spread(g / _count(input_shape, dim), input_shape, dim)
+
+
+@method("mean")
+def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """Mean over `dim` (None: all axes); NaN of nothing. Raises DTypeError for integers."""
+    return _mean(input if dtype is None else cast(input, dtype), dim, keepdim)
+
+
+@op
+def _var(k: Any, input: Array, dim: Any, correction: float, keepdim: bool) -> Any:
+    return _variance(k, input, dim, correction, keepdim)
+
+
+def _variance(k: Any, x: Array, dim: Any, correction: float, keepdim: bool) -> Any:
+    if x.dtype.kind != "f":
+        raise DTypeError("needs a floating point tensor")
+    count = _count(x.shape, dim)
+    away = k.sub(x, k.div(_total(k, x, dim, True), count))
+    total = _total(k, k.square(away), dim, keepdim)
+    return k.div(total, builtins.max(count - correction, 0))
+
+
+@_var.gradient
+def _(g: Tensor, input: Tensor, dim: Any, correction: float) -> Any:
+    free = builtins.max(_count(input.shape, dim) - correction, 0)
+    scaled = reshape(g * (2 / free if free else math.inf), kept(input.shape, dim))
+    return scaled * (input - _mean(input, dim, True))
+
+
+@op
+def _std(k: Any, input: Array, dim: Any, correction: float, keepdim: bool) -> Any:
+    return k.sqrt(_variance(k, input, dim, correction, keepdim))
+
+
+@_std.gradient
+def _(g: Tensor, input: Tensor, out: Tensor, dim: Any, correction: float) -> Any:
+    free = builtins.max(_count(input.shape, dim) - correction, 0)
+    # 0 where all elements are equal: PyTorch's choice
+    scaled = masked_fill(g / (out * free), eq(out, 0), 0)
+    return reshape(scaled, kept(input.shape, dim)) * (input - _mean(input, dim, True))
+
+
+def _var_arguments(dim: Any, unbiased: bool | None, correction: float | None) -> tuple[Any, float]:
+    if isinstance(dim, bool):  # var(input, unbiased)
+        dim, unbiased = None, dim
+    if unbiased is not None and correction is not None:
+        raise ArgumentError("unbiased and correction exclude each other", operator="var")
+    if correction is None:
+        correction = 1 if unbiased is None else int(unbiased)
+    return dim, correction
+
+
+@method("var")
+def var(
+    input: Tensor,
+    dim: Any = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> Tensor:
+    """Variance over `dim` (None: all axes): squared distances from the mean / (n - correction).
+
+    correction is 1 by default, 0 with unbiased=False. Raises DTypeError for integers.
+    """
+    dim, correction = _var_arguments(dim, unbiased, correction)
+    return _var(input, dim, correction, keepdim)
+
+
+@method("std")
+def std(
+    input: Tensor,
+    dim: Any = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> Tensor:
+    """Standard deviation over `dim`: the square root of `var`; its gradient at 0 is 0."""
+    dim, correction = _var_arguments(dim, unbiased, correction)
+    return _std(input, dim, correction, keepdim)
+
+
+def var_mean(
+    input: Tensor,
+    dim: Any = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`var` and `mean` of the same axes."""
+    dim, correction = _var_arguments(dim, unbiased, correction)
+    return _var(input, dim, correction, keepdim), mean(input, dim, keepdim)
+
+
+def std_mean(
+    input: Tensor,
+    dim: Any = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`std` and `mean` of the same axes."""
+    dim, correction = _var_arguments(dim, unbiased, correction)
+    return _std(input, dim, correction, keepdim), mean(input, dim, keepdim)
+
+
+@op(promote="float")
+def _logsumexp(k: Any, input: Array, dim: Any, keepdim: bool) -> Any:
+    return k.logsumexp(input, axes(input.ndim, dim), keepdim)
+
+
+@_logsumexp.gradient
+def _(g: Tensor, input: Tensor, out: Tensor, dim: Any) -> Any:
+    shape = kept(input.shape, dim)
+    return reshape(g, shape) * exp(input - reshape(out, shape))
+
+
+@method("logsumexp")
+def logsumexp(input: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
+    """log(sum(exp(input))) over `dim` (an int or several) without overflow."""
+    if dim is None:
+        raise ArgumentError("dim must be an axis or several", operator="logsumexp")
+    return _logsumexp(input, dim, keepdim)
+
+
+@op
+def _norm(k: Any, input: Array, p: float, dim: Any, keepdim: bool) -> Any:
+    if p == 2:
+        return k.sqrt(_total(k, k.square(input), dim, keepdim))
+    if p == 0:
+        return _total(k, k.ne(input, 0).astype(input.dtype), dim, keepdim)
+    size = k.abs(input)
+    if math.isinf(p):
+        _not_empty(input, dim)
+        choose = k.amax if p > 0 else k.amin
+        return choose(size, axis=axes(input.ndim, dim), keepdims=keepdim)
+    if p == 1:
+        return _total(k, size, dim, keepdim)
+    return k.pow(_total(k, k.pow(size, p), dim, keepdim), 1 / p)
+
+
+@_norm.gradient
+def _(g: Tensor, input: Tensor, out: Tensor, p: float, dim: Any) -> Any:
+    shape = kept(input.shape, dim)
+    g, out = reshape(g, shape), reshape(out, shape)
+    if p == 0:
+        return flat(input)
+    if p == 1:
+        return g * sign(input)
+    if p == 2:
+        return input * masked_fill(g / out, eq(out, 0), 0)
+    if math.isinf(p):
+        return sign(input) * _evenly(g, abs(input), out, dim)
+    slope = sign(input) * pow(abs(input), p - 1)
+    if p < 1:
+        slope = masked_fill(slope, eq(input, 0), 0)
+    return slope * masked_fill(g * pow(out, 1 - p), eq(out, 0), 0)
+
+
+@method("norm")
+def norm(
+    input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, dtype: Any = None
+) -> Tensor:
+    """The p-norm sum(|x| ** p) ** (1 / p) over `dim`; p: a number, inf, -inf, or "fro" (2).
+
+    Raises DTypeError for integers, UnsupportedError for p="nuc".
+    """
+    if p == "nuc":
+        raise UnsupportedError("the nuclear norm is not there; use p='fro'", operator="norm")
+    if isinstance(p, str) and p != "fro":
+        raise ArgumentError("p must be a number or 'fro'", operator="norm", got=repr(p))
+    if dtype is not None:
+        input = cast(input, dtype)
+    if input.dtype.kind != FLOAT:
+        raise DTypeError("needs a floating point tensor", operator="norm", got=repr(input.dtype))
+    return _norm(input, 2.0 if p in ("fro", None) else float(p), dim, keepdim)
+
+
+# ---------------------------------------------------------------- the largest, the smallest
+
+
+def _evenly(g: Tensor, input: Tensor, out: Tensor, dim: Any) -> Tensor:
+    """The gradient of a chosen value shared by all elements that are equal to it."""
+    shape = kept(input.shape, dim)
+    chosen = eq(input, reshape(out, shape))
+    return reshape(g, shape) / sum(chosen, dim, True) * chosen
+
+
+@method("amax")
+@op
+def amax(k: Any, input: Array, dim: Any = (), keepdim: bool = False) -> Any:
+    """The largest element over `dim` (all axes by default); equal ones share the gradient.
+
+    NaN where there is one. Raises OutOfRangeError for an axis without elements.
+    """
+    _not_empty(input, dim)
+    return k.amax(input, axis=axes(input.ndim, dim), keepdims=keepdim)
+
+
+@amax.gradient
+def _(g: Tensor, input: Tensor, out: Tensor, dim: Any) -> Any:
+    return _evenly(g, input, out, dim)
+
+
+@method("amin")
+@op
+def amin(k: Any, input: Array, dim: Any = (), keepdim: bool = False) -> Any:
+    """The smallest element over `dim` (all axes by default); equal ones share the gradient.
+
+    NaN where there is one. Raises OutOfRangeError for an axis without elements.
+    """
+    _not_empty(input, dim)
+    return k.amin(input, axis=axes(input.ndim, dim), keepdims=keepdim)
+
+
+@amin.gradient
+def _(g: Tensor, input: Tensor, out: Tensor, dim: Any) -> Any:
+    return _evenly(g, input, out, dim)
+
+
+@op(promote=None)
+def put_along(k: Any, grad: Array, indices: Index, shape: tuple[int, ...], dim: int) -> Any:
+    """Zeros of `shape` with `grad` written at `indices` along `dim`: the gradient of taking."""
+    if not shape:
+        return grad.copy()
+    out = k.zeros(shape, grad.dtype)
+    np.put_along_axis(out, indices, grad, axis(len(shape), dim))
+    return out
+
+
+@put_along.gradient
+def _(g: Tensor, indices: Tensor, dim: int) -> Any:
+    return take_along(g, indices, dim)
+
+
+@op(promote=None)
+def take_along(k: Any, input: Array, indices: Index, dim: int) -> Any:
+    """The elements at `indices`, all different, along `dim`."""
+    return k.take_along_axis(input, indices, axis=dim) if input.ndim else input.copy()
+
+
+@take_along.gradient
+def _(g: Tensor, indices: Tensor, input_shape: tuple[int, ...], dim: int) -> Any:
+    return put_along(g, indices, input_shape, dim)
+
+
+class Chosen(NamedTuple):
+    """Values and their indices (int64) along an axis."""
+
+    values: Tensor
+    indices: Tensor
+
+
+@op(outputs=("values", "indices"))
+def _extreme(k: Any, input: Array, dim: int, keepdim: bool, largest: bool) -> Any:
+    return _chosen(k, input, dim, keepdim, _largest if largest else _smallest)
+
+
+def _largest(k: Any, x: Array, i: int) -> Array:
+    return k.argmax(x, axis=i, keepdims=True)
+
+
+def _smallest(k: Any, x: Array, i: int) -> Array:
+    return k.argmin(x, axis=i, keepdims=True)
+
+
+def _chosen(k: Any, x: Array, dim: int, keepdim: bool, choose: Any) -> tuple[Array, Array]:
+    i = axis(x.ndim, dim)
+    if not x.ndim:
+        return x.copy(), k.zeros((), "int64")
+    _not_empty(x, i)
+    shape = kept(x.shape, i) if keepdim else x.shape[:i] + x.shape[i + 1 :]
+    if not x.size:
+        return k.empty(shape, x.dtype), k.empty(shape, "int64")
+    indices = choose(k, x, i)
+    return k.take_along_axis(x, indices, axis=i).reshape(shape), indices.reshape(shape)
+
+
+@_extreme.gradient
+def _(g: Any, indices: Tensor, input_shape: tuple[int, ...], dim: int) -> Any:
+    return _to_chosen(g[0], indices, input_shape, dim)
+
+
+def _to_chosen(g: Tensor, indices: Tensor, shape: tuple[int, ...], dim: int) -> Tensor:
+    one = kept(shape, dim)
+    return put_along(reshape(g, one), reshape(indices, one), shape, dim)
+
+
+@method("max")
+def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
+    """The largest element; along axis `dim` with its index (values, indices); or of two tensors.
+
+    `max(input)` shares its gradient among equal elements, `max(input, dim)` gives it to the
+    first, `max(input, other)` is `maximum`. NaN counts as the largest. Raises OutOfRangeError
+    for an axis without elements.
+    """
+    return _max_or_min(input, dim, keepdim, other, True)
+
+
+@method("min")
+def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
+    """The smallest element; along axis `dim` with its index (values, indices); or of two tensors.
+
+    `min(input)` shares its gradient among equal elements, `min(input, dim)` gives it to the
+    first, `min(input, other)` is `minimum`. NaN counts as the smallest. Raises OutOfRangeError
+    for an axis without elements.
+    """
+    return _max_or_min(input, dim, keepdim, other, False)
+
+
+def _max_or_min(input: Tensor, dim: Any, keepdim: bool, other: Any, largest: bool) -> Any:
+    if type(dim) is Tensor:
+        dim, other = None, dim
+    if other is not None:
+        return (maximum if largest else minimum)(input, other)
+    if dim is None:
+        return (amax if largest else amin)(input)
+    return Chosen(*_extreme(input, dim, keepdim, largest))
+
+
 @method("argmax")
 @op(nondiff=True)
 def argmax(k: Any, input: Array, dim: int | None = None, keepdim: bool = False) -> Any:
     """Index (int64) of the largest element along `dim`, or in C order of all; the first of ties."""
+    return _index_of(k, k.argmax, input, dim, keepdim)
+
+
+@method("argmin")
+@op(nondiff=True)
+def argmin(k: Any, input: Array, dim: int | None = None, keepdim: bool = False) -> Any:
+    """Index (int64) of the smallest element along `dim`, or in C order of all; first of ties."""
+    return _index_of(k, k.argmin, input, dim, keepdim)
+
+
+def _index_of(k: Any, function: Any, x: Array, dim: int | None, keepdim: bool) -> Any:
+    _not_empty(x, dim)
     if dim is None:
-        flat = k.argmax(input)
-        return flat.reshape((1,) * input.ndim) if keepdim else flat
-    if not input.ndim:
-        axis(0, dim)
-        return k.zeros((), "int64")
-    return k.argmax(input, axis=axis(input.ndim, dim), keepdims=keepdim)
+        flat_index = k.asarray(function(x))
+        return flat_index.reshape((1,) * x.ndim) if keepdim else flat_index
+    return function(x, axis=axis(x.ndim, dim), keepdims=keepdim) if x.ndim else k.zeros((), "int64")
+
+
+@op
+def _median_of_all(k: Any, input: Array) -> Any:
+    if not input.size:
+        if input.dtype.kind != "f":
+            raise OutOfRangeError("no elements to choose from")
+        return k.full((), np.nan, input.dtype)
+    ordered = k.sort(input, axis=None)  # NaN comes last
+    return ordered[-1] if ordered[-1] != ordered[-1] else ordered[(ordered.size - 1) // 2]
+
+
+@_median_of_all.gradient
+def _(g: Tensor, input: Tensor, out: Tensor) -> Any:
+    return _evenly(g, input, out, None)
+
+
+@op(outputs=("values", "indices"))
+def _median(k: Any, input: Array, dim: int, keepdim: bool) -> Any:
+    return _chosen(k, input, dim, keepdim, _middle)
+
+
+def _middle(k: Any, x: Array, i: int) -> Array:
+    order = k.argsort(x, axis=i, kind="stable")
+    middle = k.take(order, [(x.shape[i] - 1) // 2], axis=i)
+    missing = k.isnan(x)
+    found = k.any(missing, axis=i, keepdims=True)
+    return k.where(found, k.argmax(missing, axis=i, keepdims=True), middle)
+
+
+@_median.gradient
+def _(g: Any, indices: Tensor, input_shape: tuple[int, ...], dim: int) -> Any:
+    return _to_chosen(g[0], indices, input_shape, dim)
+
+
+@method("median")
+def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+    """The middle element, the lower of two; along axis `dim` with its index (values, indices).
+
+    NaN where there is one. Raises OutOfRangeError for an axis without elements.
+    """
+    return _median_of_all(input) if dim is None else Chosen(*_median(input, dim, keepdim))
+
+
+# ---------------------------------------------------------------- truth
+
+
+def _truth(function: Any, x: Array, dim: Any, keepdim: bool) -> Array:
+    dims = () if isinstance(dim, list | tuple) and not dim else axes(x.ndim, dim)
+    found = np.asarray(function(x, axis=dims, keepdims=keepdim))
+    return found.astype(np.uint8 if x.dtype == np.uint8 else np.bool_, copy=False)
+
+
+@method("any")
+@op(nondiff=True)
+def any(k: Any, input: Array, dim: Any = None, keepdim: bool = False) -> Any:
+    """Whether an element over `dim` (None: all axes) is not 0; bool, or uint8 for uint8."""
+    return _truth(k.any, input, dim, keepdim)
+
+
+@method("all")
+@op(nondiff=True)
+def all(k: Any, input: Array, dim: Any = None, keepdim: bool = False) -> Any:
+    """Whether no element over `dim` (None: all axes) is 0; bool, or uint8 for uint8."""
+    return _truth(k.all, input, dim, keepdim)
+
+
+@method("count_nonzero")
+@op(nondiff=True)
+def count_nonzero(k: Any, input: Array, dim: Any = None) -> Any:
+    """How many elements over `dim` (None: all axes) are not 0; int64."""
+    return k.sum(k.ne(input, 0), axis=axes(input.ndim, dim))

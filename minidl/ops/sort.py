@@ -1,4 +1,4 @@
-"""Sorting and selection by rank."""
+"""Sorting, selection by rank, and look-ups in sorted sequences. NaN is the largest value."""
 
 from __future__ import annotations
 
@@ -7,10 +7,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minidl.autograd.op import Array, Index, op
-from minidl.errors import OutOfRangeError
+from minidl.errors import ArgumentError, OutOfRangeError, ShapeError
 from minidl.ops.method import method
-from minidl.ops.reduce import axis
+from minidl.ops.views import axis, reshape
 from minidl.tensor import Tensor
+
+__all__ = [
+    "argsort",
+    "bucketize",
+    "kthvalue",
+    "msort",
+    "searchsorted",
+    "sort",
+    "topk",
+    "unique",
+]
 
 
 class _Ranked(NamedTuple):
@@ -18,23 +29,6 @@ class _Ranked(NamedTuple):
 
     values: Tensor
     indices: Tensor
-
-
-@op(outputs=("values", "indices"))
-def _topk(table: Any, input: Array, k: int, dim: int, largest: bool) -> Any:
-    if not input.ndim:
-        return input.copy(), np.zeros((), np.int64)
-    dim = axis(input.ndim, dim)
-    if not 0 <= k <= input.shape[dim]:
-        raise OutOfRangeError(f"k={k} of an axis of {input.shape[dim]} elements")
-    order = _order(table, input, dim, largest)
-    order = np.take(order, range(k), axis=dim)
-    return table.take_along_axis(input, order, axis=dim), order
-
-
-@_topk.gradient
-def _(g: Any, indices: Tensor, input_shape: tuple[int, ...], dim: int) -> Any:
-    return _put_along(g[0], indices, input_shape, dim)
 
 
 def _order(table: Any, x: Any, dim: int, descending: bool) -> Any:
@@ -70,7 +64,198 @@ def _(g: Tensor, indices: Tensor, input_shape: tuple[int, ...], dim: int) -> Any
     return _put_along(g, indices, input_shape, dim)
 
 
+# ---------------------------------------------------------------- sort
+
+
+@op(outputs=("values", "indices"))
+def _sort(table: Any, input: Array, dim: int, descending: bool) -> Any:
+    dim = axis(input.ndim, dim)
+    if not input.ndim:
+        return input.copy(), np.zeros((), np.int64)
+    order = _order(table, input, dim, descending)
+    return table.take_along_axis(input, order, axis=dim), order
+
+
+@_sort.gradient
+def _(g: Any, indices: Tensor, input_shape: tuple[int, ...], dim: int) -> Any:
+    return _put_along(g[0], indices, input_shape, dim)
+
+
+@method("sort")
+def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool | None = None) -> Any:
+    """The elements in order along `dim`, and where each came from; always stable.
+
+    Returns (values, indices), both of input's shape. NaN is larger than all numbers.
+    """
+    return _Ranked(*_sort(input, dim, descending))
+
+
+@op(nondiff=True)
+def _argsort(table: Any, input: Array, dim: int, descending: bool) -> Any:
+    dim = axis(input.ndim, dim)
+    return _order(table, input, dim, descending) if input.ndim else np.zeros((), np.int64)
+
+
+@method("argsort")
+def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Tensor:
+    """The indices (int64) that put the elements in order along `dim`; always stable."""
+    return _argsort(input, dim, descending)
+
+
+@method("msort")
+def msort(input: Tensor) -> Tensor:
+    """The elements in order along axis 0."""
+    return sort(input, 0).values
+
+
+# ---------------------------------------------------------------- by rank
+
+
+@op(outputs=("values", "indices"))
+def _topk(table: Any, input: Array, k: int, dim: int, largest: bool) -> Any:
+    dim = axis(input.ndim, dim)
+    size = input.shape[dim] if input.ndim else 1
+    if not 0 <= k <= size:
+        raise OutOfRangeError(f"k={k} of an axis of {size} elements")
+    if not input.ndim:
+        return input.copy(), np.zeros((), np.int64)
+    lead = (slice(None),) * dim
+    if 8 * k > size:
+        order = _order(table, input, dim, largest)[(*lead, slice(k))]
+    else:
+        # a partition first: only k elements are sorted
+        places = table.argpartition(input, size - k if largest else max(k - 1, 0), axis=dim)
+        places = places[(*lead, slice(size - k, None) if largest else slice(k))]
+        found = table.take_along_axis(input, places, axis=dim)
+        order = table.take_along_axis(places, _order(table, found, dim, largest), axis=dim)
+    return table.take_along_axis(input, order, axis=dim), np.ascontiguousarray(order)
+
+
+@_topk.gradient
+def _(g: Any, indices: Tensor, input_shape: tuple[int, ...], dim: int) -> Any:
+    return _put_along(g[0], indices, input_shape, dim)
+
+
 @method("topk")
 def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
-    """The `k` largest (or smallest) elements along `dim`, in order, and their indices."""
+    """The `k` largest (or smallest) elements along `dim`, in order, and their indices.
+
+    Returns (values, indices) of input's shape with k along dim; which of equal elements are taken
+    is not specified, as in PyTorch.
+    """
     return _Ranked(*_topk(input, k, dim, largest))
+
+
+@op(outputs=("values", "indices"))
+def _kthvalue(table: Any, input: Array, k: int, dim: int) -> Any:
+    dim = axis(input.ndim, dim)
+    size = input.shape[dim] if input.ndim else 1
+    if not 1 <= k <= size:
+        raise OutOfRangeError(f"k={k} of an axis of {size} elements, counted from 1")
+    if not input.ndim:
+        return input.copy(), np.zeros((), np.int64)
+    order = table.argpartition(input, k - 1, axis=dim)
+    place = order[(*(slice(None),) * dim, slice(k - 1, k))]
+    return table.take_along_axis(input, place, axis=dim), place.copy()
+
+
+@_kthvalue.gradient
+def _(g: Any, indices: Tensor, input_shape: tuple[int, ...], dim: int) -> Any:
+    return _put_along(g[0], indices, input_shape, dim)
+
+
+@method("kthvalue")
+def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any:
+    """The `k`-th smallest element along `dim` (the smallest for 1) and its index.
+
+    Returns (values, indices) without axis dim, or with it at size 1.
+    """
+    found = _kthvalue(input, k, dim)
+    if not keepdim and input.ndim:
+        dim = axis(input.ndim, dim)
+        shape = input.shape[:dim] + input.shape[dim + 1 :]
+        found = [reshape(x, shape) for x in found]
+    return _Ranked(*found)
+
+
+# ---------------------------------------------------------------- sets
+
+
+@op(outputs=("values", "inverse", "counts"))
+def _unique(table: Any, input: Array, dim: int | None) -> Any:
+    if dim is None:
+        flat = input.reshape(-1)
+        values, inverse, counts = np.unique(flat, False, True, True, equal_nan=False)
+        return values, inverse.reshape(input.shape), counts
+    dim = axis(input.ndim, dim)
+    if input.size == 0:
+        raise ShapeError("slices of a tensor without elements cannot be told apart")
+    values, inverse, counts = np.unique(input, False, True, True, axis=dim, equal_nan=False)
+    return values, inverse.reshape(-1), counts
+
+
+@method("unique")
+def unique(
+    input: Tensor,
+    sorted: bool = True,
+    return_inverse: bool = False,
+    return_counts: bool = False,
+    dim: int | None = None,
+) -> Any:
+    """The different elements in order (or the different slices of axis `dim`); each NaN differs.
+
+    Returns values, then (input's shape) where each element went and how often each value occurs,
+    if asked. There is no gradient.
+    """
+    values, inverse, counts = _unique(input, dim)
+    asked = [values, *[inverse] * return_inverse, *[counts] * return_counts]
+    return asked[0] if len(asked) == 1 else tuple(asked)
+
+
+# ---------------------------------------------------------------- in sorted sequences
+
+
+@op(nondiff=True)
+def _searchsorted(table: Any, sorted_sequence: Array, input: Array, right: bool) -> Any:
+    side = "right" if right else "left"
+    if sorted_sequence.ndim == 1:
+        return np.searchsorted(sorted_sequence, input, side)
+    if sorted_sequence.ndim == 0 or sorted_sequence.shape[:-1] != input.shape[:-1]:
+        raise ShapeError("all axes but the last must agree, or the sequence must have one axis")
+    out = np.empty(input.shape, np.int64)
+    for row in np.ndindex(input.shape[:-1]):
+        out[row] = np.searchsorted(sorted_sequence[row], input[row], side)
+    return out
+
+
+def searchsorted(
+    sorted_sequence: Tensor,
+    input: Any,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+    sorter: Tensor | None = None,
+) -> Tensor:
+    """Where each element would be inserted to keep the last axis of the sequence sorted.
+
+    sorted_sequence: (n,), or (..., n) with input (..., m) -> int64 of input's shape. `right` (or
+    side="right") is behind equal elements. `sorter` gives the order of an unsorted sequence.
+    """
+    if side not in (None, "left", "right") or (side == "left" and right):
+        got = f"side={side!r}, right={right}"
+        raise ArgumentError("side must be 'left' or 'right'", operator="searchsorted", got=got)
+    if sorter is not None:
+        sorted_sequence = _take_along(sorted_sequence, sorter, -1)
+    found = _searchsorted(sorted_sequence, input, right or side == "right")
+    return found.int() if out_int32 else found  # type: ignore[attr-defined]
+
+
+def bucketize(
+    input: Any, boundaries: Tensor, *, out_int32: bool = False, right: bool = False
+) -> Tensor:
+    """The bucket of each element: how many of the sorted `boundaries` (n,) are below it.
+
+    `right`: boundaries equal to the element count too.
+    """
+    return searchsorted(boundaries, input, out_int32=out_int32, right=right)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends import Kernels, kernels_for, local
+from minidl.backends import kernels_for, local
 from minidl.errors import MinidlError
 from minidl.tensor import Tensor
 
@@ -78,7 +78,8 @@ def grad_norm(grads: Tensors, norm_type: float) -> float:
     if len(norms) == 1:
         return norms[0]
     together = np.array(norms, np.float64)
-    return _run(kernels_for(together).grad_norm, [together], norm_type)
+    k: Any = kernels_for(together)
+    return _run(k.grad_norm, [together], norm_type)
 
 
 def grad_scale(grads: Tensors, factor: float) -> None:
@@ -89,9 +90,21 @@ def grad_scale(grads: Tensors, factor: float) -> None:
     _written(grads)
 
 
-def _by_table(tensors: Tensors) -> Iterable[tuple[Kernels, list[int]]]:
+def clear_grads(params: Iterable[Tensor], set_to_none: bool) -> None:
+    """Drop the gradients of `params`, or keep the buffers and fill them with zeros."""
+    for param in params:
+        grad = param.grad
+        if set_to_none or grad is None:
+            param.grad = None
+        else:
+            grad.detach_()
+            grad.array[...] = 0
+            _written([grad])
+
+
+def _by_table(tensors: Tensors) -> Iterable[tuple[Any, list[int]]]:
     """Positions of the tensors that each kernel table serves."""
-    found: dict[int, tuple[Kernels, list[int]]] = {}
+    found: dict[int, tuple[Any, list[int]]] = {}
     for i, tensor in enumerate(tensors):
         k = kernels_for(tensor.array)
         found.setdefault(id(k), (k, []))[1].append(i)

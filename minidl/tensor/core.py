@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends import CPU, Device
+from minidl.backends import CPU, Device, local
 from minidl.dtypes import FLOAT, FROM_NUMPY, HALF_NUMPY, DType
 from minidl.errors import DTypeError, GradientError, ShapeError
 
@@ -234,7 +234,12 @@ class Tensor:
         """Derive the node of a view again if its root was written in place since."""
         view = self.base
         if view is not None and view.root.node is not view.seen:
-            fresh = replay(view.root, view.chain)
+            state = local.state
+            before, state.recording = state.recording, True
+            try:
+                fresh = replay(view.root, view.chain)
+            finally:
+                state.recording = before
             self.node, self.tracked = fresh.node, fresh.tracked
             view.seen = view.root.node
 

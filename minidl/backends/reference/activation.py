@@ -5,37 +5,13 @@ shape and dtype. NaN gives NaN. "ULP" in a floor is that of the result's dtype.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from minidl.backends.reference.blocks import pointwise
 
-# W. J. Cody, "Rational Chebyshev approximations for the error function", Math. Comp. 23 (1969).
-# Constant term first. erf(x) = x R(x^2) below 0.46875; erfc(x) = exp(-x^2) R(x) up to 4, beyond it
-# exp(-x^2) / x (1/sqrt(pi) - R(1/x^2) / x^2).
-_NEAR = (
-    (3.20937758913846947e3, 3.77485237685302021e2, 1.13864154151050156e2, 3.16112374387056560,
-     1.85777706184603153e-1),
-    (2.84423683343917062e3, 1.28261652607737228e3, 2.44024637934444173e2, 2.36012909523441209e1,
-     1.0),
-)  # fmt: skip
-_MIDDLE = (
-    (1.23033935479799725e3, 2.05107837782607147e3, 1.71204761263407058e3, 8.81952221241769090e2,
-     2.98635138197400131e2, 6.61191906371416295e1, 8.88314979438837594, 5.64188496988670089e-1,
-     2.15311535474403846e-8),
-    (1.23033935480374942e3, 3.43936767414372164e3, 4.36261909014324716e3, 3.29079923573345963e3,
-     1.62138957456669019e3, 5.37181101862009858e2, 1.17693950891312499e2, 1.57449261107098347e1,
-     1.0),
-)  # fmt: skip
-_FAR = (
-    (6.58749161529837803e-4, 1.60837851487422766e-2, 1.25781726111229246e-1,
-     3.60344899949804439e-1, 3.05326634961232344e-1, 1.63153871373020978e-2),
-    (2.33520497626869185e-3, 6.05183413124413191e-2, 5.27905102951428412e-1,
-     1.87295284992346725, 2.56852019228982242, 1.0),
-)  # fmt: skip
-
-# Our own weighted least-squares fit for float32: erf(x) = tanh(x P(x^2)) within 3.1 ULP. The tanh
+# Our own weighted least-squares fit for float32: erf(x) = tanh(x P(x^2)) within 4 ULP. The tanh
 # damps the error of P as erf nears 1, and needs neither branch nor sign. erf is 1 from _ONE on.
 _ONE = 4.05
 _TANH32 = (
@@ -58,41 +34,9 @@ def _polynomial(coefficients: Sequence[float], x: np.ndarray, out: np.ndarray) -
     return out
 
 
-def _ratio(table: tuple[Sequence[float], Sequence[float]], x: np.ndarray) -> np.ndarray:
-    top, bottom = (_polynomial(c, x, np.empty_like(x)) for c in table)
-    top /= bottom
-    return top
-
-
-def _erfc_tail(a: np.ndarray) -> np.ndarray:
-    """erfc of 1-d float64 values >= 0.46875 (or NaN)."""
-    a = np.minimum(a, 30.0)  # erfc underflows at 26.6; an infinity would make inf - inf below
-    head = np.floor(a * 16) / 16  # exp(-a^2) as two factors, the first with an exact exponent
-    out = np.exp(-head * head)
-    out *= np.exp((head - a) * (head + a))
-    far = a > 4
-    out[~far] *= _ratio(_MIDDLE, a[~far])
-    b = a[far]
-    square = 1 / (b * b)
-    out[far] *= (1 / math.sqrt(math.pi) - square * _ratio(_FAR, square)) / b
-    return out
-
-
-def _erf64(out: np.ndarray, x: np.ndarray) -> None:
-    near = np.abs(x) <= 0.46875
-    inner = x[near]
-    out[near] = inner * _ratio(_NEAR, inner * inner)
-    outer = x[~near]
-    out[~near] = np.copysign(1 - _erfc_tail(np.abs(outer)), outer)
-
-
-def _erfc64(out: np.ndarray, x: np.ndarray) -> None:
-    near = np.abs(x) <= 0.46875
-    inner = x[near]
-    out[near] = 1 - inner * _ratio(_NEAR, inner * inner)
-    outer = x[~near]
-    tail = _erfc_tail(np.abs(outer))
-    out[~near] = np.where(outer < 0, 2 - tail, tail)
+def _libm(function: Callable[[float], float], x: np.ndarray) -> np.ndarray:
+    """The C library's erf or erfc: as fast as Cody's rational functions in NumPy, more accurate."""
+    return np.fromiter(map(function, x.tolist()), np.float64, x.size)
 
 
 def _erfinv(out: np.ndarray, y: np.ndarray, steps: int) -> None:
@@ -107,10 +51,8 @@ def _erfinv(out: np.ndarray, y: np.ndarray, steps: int) -> None:
     for _ in range(steps):
         # erf(x) - a, through erfc where erf would cancel
         value = np.empty_like(x)
-        for part, function in ((upper, _erfc64), (~upper, _erf64)):
-            near = np.empty(np.count_nonzero(part))
-            function(near, x[part])
-            value[part] = rest[part] - near if function is _erfc64 else near - a[part]
+        value[upper] = rest[upper] - _libm(math.erfc, x[upper])
+        value[~upper] = _libm(math.erf, x[~upper]) - a[~upper]
         value *= math.sqrt(math.pi) / 2 * np.exp(x * x)
         x -= value / (1 + x * value)
     x[a == 1] = np.inf
@@ -119,7 +61,7 @@ def _erfinv(out: np.ndarray, y: np.ndarray, steps: int) -> None:
 
 def _erf(out: np.ndarray, x: np.ndarray, a: np.ndarray, square: np.ndarray) -> None:
     if x.dtype == np.float64:
-        _erf64(out, x)
+        out[...] = _libm(math.erf, x)
         return
     np.clip(x, -_ONE, _ONE, out=a)
     np.multiply(a, a, out=square)
@@ -129,13 +71,17 @@ def _erf(out: np.ndarray, x: np.ndarray, a: np.ndarray, square: np.ndarray) -> N
 
 
 def erf(x: np.ndarray) -> np.ndarray:
-    """Error function. Floor: 4 ULP."""
+    """Error function. Floor: 4 ULP (2 for float64)."""
     return pointwise(_erf, 2, x)
 
 
 def erfc(x: np.ndarray) -> np.ndarray:
-    """1 - erf(x), accurate where it is small. Floor: 6 ULP plus the smallest normal number."""
-    return pointwise(_erfc64, 0, x.astype(np.float64, copy=False)).astype(x.dtype, copy=False)
+    """1 - erf(x), accurate where it is small. Floor: 4 ULP plus the smallest normal number."""
+
+    def kernel(out: np.ndarray, x: np.ndarray) -> None:
+        out[...] = _libm(math.erfc, x)
+
+    return pointwise(kernel, 0, x)
 
 
 def erfinv(x: np.ndarray) -> np.ndarray:

@@ -50,7 +50,7 @@ class _Problem:
         lead, (kv_heads, keys, depth) = q.shape[:-3], k.shape[-3:]
         self.count = math.prod(lead) * kv_heads
         self.group = q.shape[-3] // kv_heads
-        self.queries, self.keys, self.causal, self.scale = q.shape[-2], keys, causal, scale
+        self.queries, self.keys, self.causal = q.shape[-2], keys, causal
         self.q = self.fold(q) * q.dtype.type(scale)
         self.k = np.ascontiguousarray(k).reshape(self.count, keys, depth)
         self.v = np.ascontiguousarray(v).reshape(self.count, keys, v.shape[-1])

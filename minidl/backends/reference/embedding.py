@@ -14,7 +14,7 @@ from minidl.backends.reference.blocks import as_rows, spans
 
 
 def _add_rows(out: np.ndarray, index: np.ndarray, rows: np.ndarray) -> None:
-    """out[index[i]] += rows[i] for C-contiguous `out` (n, width).
+    """out[index[i]] += rows[i] for C-contiguous `out` (n, width); -n <= index < n.
 
     `add.at` on one axis is a C loop over positions, 4 times as fast as on rows and faster than
     sorting with `reduceat`.
@@ -110,7 +110,6 @@ def index_put(
         width = math.prod(x.shape[1:])
         value = np.broadcast_to(value, indices[0].shape + x.shape[1:])
         rows = as_rows(value.astype(x.dtype, copy=False), index.size, width)
-        index = np.where(index < 0, index + len(x), index)
         _add_rows(out.reshape(len(x), width), index, rows)
     else:
         # NumPy itself says which flat position every selected element has

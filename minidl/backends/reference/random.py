@@ -107,7 +107,8 @@ def normal(shape: tuple[int, ...], dtype: np.dtype | type, seed: int, offset: in
 def bernoulli(shape: tuple[int, ...], p: float | np.ndarray, seed: int, offset: int) -> np.ndarray:
     """True with probability p: bool, where the element's word is below round(p * 2^32).
 
-    p: float or array to be broadcast to `shape`, 0 <= p <= 1; 0 never and 1 always gives True.
+    p: float or array to be broadcast to `shape`, 0 <= p <= 1 (the caller checks); 0 never and 1
+    always gives True.
     Consumes one word per element.
     """
     out = np.empty(shape, np.bool_)

@@ -1,0 +1,145 @@
+"""Data sets: anything with a length and an index, and the few ready-made ones."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Any, Generic, TypeVar
+
+import minidl.ops as ops
+from minidl.errors import ArgumentError, OutOfRangeError, ShapeError
+from minidl.tensor import Tensor
+
+T = TypeVar("T")
+BatchReader = Callable[[Sequence[int]], list[Tensor]]
+
+
+class Dataset(Generic[T]):
+    """Base of data sets: subclasses define `__getitem__(index)` and `__len__()`."""
+
+    def __getitem__(self, index: Any) -> T:
+        """Return one sample."""
+        raise NotImplementedError(f"[{type(self).__name__}] a data set must define __getitem__")
+
+    def __add__(self, other: Dataset[T]) -> ConcatDataset[T]:
+        """Append another data set."""
+        return ConcatDataset([self, other])
+
+
+class TensorDataset(Dataset[tuple[Tensor, ...]]):
+    """Samples along the first axis of one or more tensors."""
+
+    def __init__(self, *tensors: Tensor) -> None:
+        if not tensors:
+            raise ArgumentError("at least one tensor is needed", operator="TensorDataset")
+        if any(t.dim() == 0 or t.shape[0] != tensors[0].shape[:1][0] for t in tensors):
+            raise ShapeError(
+                "first axes must be equal",
+                operator="TensorDataset",
+                got=", ".join(str(tuple(t.shape)) for t in tensors),
+            )
+        self.tensors = tensors
+
+    def __getitem__(self, index: Any) -> tuple[Tensor, ...]:
+        """Return one sample, a tuple of tensors."""
+        return tuple(tensor[index] for tensor in self.tensors)
+
+    def __len__(self) -> int:
+        return self.tensors[0].shape[0]
+
+
+class ConcatDataset(Dataset[T]):
+    """Several data sets, one after the other."""
+
+    def __init__(self, datasets: Sequence[Any]) -> None:
+        self.datasets = list(datasets)
+        if not self.datasets:
+            raise ArgumentError("at least one data set is needed", operator="ConcatDataset")
+        self._ends = list(accumulate(len(dataset) for dataset in self.datasets))
+
+    def __getitem__(self, index: int) -> T:
+        """Return one sample."""
+        count = len(self)
+        if not -count <= index < count:
+            raise OutOfRangeError(
+                f"index must lie in [{-count}, {count})", operator="ConcatDataset", got=str(index)
+            )
+        place = index % count
+        number = bisect_right(self._ends, place)
+        return self.datasets[number][place - (self._ends[number - 1] if number else 0)]
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+
+class Subset(Dataset[T]):
+    """The samples of `dataset` at `indices`, in that order."""
+
+    def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
+        self.dataset = dataset
+        self.indices = indices
+
+    def __getitem__(self, index: Any) -> T:
+        """Return one sample."""
+        if isinstance(index, list):
+            return self.dataset[[self.indices[i] for i in index]]
+        return self.dataset[self.indices[index]]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def random_split(
+    dataset: Any, lengths: Sequence[int | float], generator: Any = None
+) -> list[Subset[Any]]:
+    """Split at random into non-overlapping subsets of the given lengths.
+
+    Lengths that are fractions of one are rounded down and the rest is dealt out from the first
+    subset on. Raises ArgumentError (a ValueError) if the lengths do not sum to that of `dataset`.
+    """
+    total = len(dataset)
+    if math.isclose(sum(lengths), 1) and sum(lengths) <= 1:
+        if any(not 0 <= fraction <= 1 for fraction in lengths):
+            raise ArgumentError(
+                "fractions must lie in [0, 1]", operator="random_split", got=str(list(lengths))
+            )
+        counts = [math.floor(total * fraction) for fraction in lengths]
+        for i in range(total - sum(counts)):
+            counts[i % len(counts)] += 1
+    else:
+        counts = [int(length) for length in lengths]
+    if sum(counts) != total or min(counts) < 0:
+        raise ArgumentError(
+            f"lengths must sum to {total}", operator="random_split", got=str(list(lengths))
+        )
+    order = ops.randperm(total, generator=generator).tolist()
+    splits, start = [], 0
+    for count in counts:
+        splits.append(Subset(dataset, order[start : start + count]))
+        start += count
+    return splits
+
+
+def batch_reader(dataset: Any) -> BatchReader | None:
+    """Return a function that reads a whole batch with one index per tensor, or None.
+
+    It exists where that gives what collating single samples would: for a TensorDataset, and
+    for a Subset of one; subclasses may index in their own way and are read sample by sample.
+    """
+    if type(dataset) is TensorDataset:
+        return lambda indices: _gather(dataset.tensors, indices)
+    if type(dataset) is Subset:
+        inner = batch_reader(dataset.dataset)
+        if inner is not None:
+            chosen = dataset.indices
+            return lambda indices: inner([chosen[i] for i in indices])
+    return None
+
+
+def _gather(tensors: Sequence[Tensor], indices: Sequence[int]) -> list[Tensor]:
+    if not indices:
+        return [tensor[:0] for tensor in tensors]
+    index = ops.tensor(list(indices))
+    return [tensor[index] for tensor in tensors]

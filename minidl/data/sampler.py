@@ -1,0 +1,127 @@
+"""Samplers: the order in which a loader reads the samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import minidl.ops as ops
+from minidl.errors import ArgumentError
+
+
+class Sampler:
+    """Base of samplers: subclasses define `__iter__`, which yields indices, and `__len__`."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the indices of one pass."""
+        raise NotImplementedError(f"[{type(self).__name__}] a sampler must define __iter__")
+
+
+class SequentialSampler(Sampler):
+    """0, 1, 2, ... to the end."""
+
+    def __init__(self, data_source: Any) -> None:
+        self.data_source = data_source
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the indices of one pass."""
+        return iter(range(len(self.data_source)))
+
+    def __len__(self) -> int:
+        return len(self.data_source)
+
+
+class RandomSampler(Sampler):
+    """A new permutation on every pass, or independent draws with `replacement`.
+
+    `num_samples` indices are drawn, by default as many as there are samples; without replacement
+    more than that begins another permutation. `generator` is the source of randomness, by
+    default the global one.
+    """
+
+    def __init__(
+        self,
+        data_source: Any,
+        replacement: bool = False,
+        num_samples: int | None = None,
+        generator: Any = None,
+    ) -> None:
+        if num_samples is not None and num_samples < 0:
+            raise ArgumentError(
+                "num_samples must not be negative", operator="RandomSampler", got=str(num_samples)
+            )
+        self.data_source = data_source
+        self.replacement = replacement
+        self._num_samples = num_samples
+        self.generator = generator
+
+    @property
+    def num_samples(self) -> int:
+        """How many indices one pass yields."""
+        return len(self.data_source) if self._num_samples is None else self._num_samples
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the indices of one pass."""
+        size, left = len(self.data_source), self.num_samples
+        if left and not size:
+            raise ArgumentError("there is nothing to draw from", operator="RandomSampler")
+        if self.replacement:
+            yield from ops.randint(0, size, (left,), generator=self.generator).tolist()
+            return
+        while left > 0:
+            order = ops.randperm(size, generator=self.generator).tolist()
+            yield from order[:left]
+            left -= size
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+
+class SubsetRandomSampler(Sampler):
+    """The given indices, in a new random order on every pass."""
+
+    def __init__(self, indices: Sequence[int], generator: Any = None) -> None:
+        self.indices = indices
+        self.generator = generator
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the indices of one pass."""
+        for place in ops.randperm(len(self.indices), generator=self.generator).tolist():
+            yield self.indices[place]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+class BatchSampler(Sampler):
+    """Lists of `batch_size` indices of `sampler`; `drop_last` leaves out a shorter last one."""
+
+    def __init__(self, sampler: Iterable[int], batch_size: int, drop_last: bool) -> None:
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size <= 0:
+            raise ArgumentError(
+                "batch_size must be a positive integer",
+                operator="BatchSampler",
+                got=str(batch_size),
+            )
+        if not isinstance(drop_last, bool):
+            raise ArgumentError(
+                "drop_last must be a bool", operator="BatchSampler", got=repr(drop_last)
+            )
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.drop_last = drop_last
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield the batches of one pass."""
+        batch: list[int] = []
+        for index in self.sampler:
+            batch.append(index)
+            if len(batch) == self.batch_size:
+                yield batch
+                batch = []
+        if batch and not self.drop_last:
+            yield batch
+
+    def __len__(self) -> int:
+        count = len(self.sampler)  # type: ignore[arg-type]
+        return count // self.batch_size if self.drop_last else -(-count // self.batch_size)

@@ -1,0 +1,202 @@
+"""Modules that hold other modules: Sequential, ModuleList, ModuleDict."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar, overload
+
+from minidl.errors import DTypeError, OutOfRangeError
+from minidl.nn.module import Module, tree_repr
+
+NumberedT = TypeVar("NumberedT", bound="_Numbered")
+
+
+class _Numbered(Module):
+    """A list of modules registered under "0", "1", ...; what Sequential and ModuleList share."""
+
+    def _name_at(self, index: Any) -> str:
+        names = list(self._module_names)
+        place = operator.index(index)
+        if not -len(names) <= place < len(names):
+            raise OutOfRangeError(
+                f"index must lie in [{-len(names)}, {len(names)})",
+                operator=type(self).__name__,
+                got=str(place),
+            )
+        return names[place]
+
+    def _replace(self, modules: Iterable[Module]) -> None:
+        """Hold exactly `modules`, numbered anew from 0."""
+        modules = list(modules)
+        for name in list(self._module_names):
+            delattr(self, name)
+        self.extend(modules)
+
+    def __len__(self) -> int:
+        return len(self._module_names)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([self.__dict__[name] for name in self._module_names])
+
+    @overload
+    def __getitem__(self: NumberedT, index: slice) -> NumberedT: ...
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    def __getitem__(self, index: Any) -> Any:
+        """Return one module, or a container of the same type for a slice."""
+        if isinstance(index, slice):
+            part = type(self)()
+            for name in list(self._module_names)[index]:
+                # A Sequential of named modules keeps the names in its slices.
+                number = name if isinstance(self, Sequential) else str(len(part))
+                part.add_module(number, self.__dict__[name])
+            return part
+        return self.__dict__[self._name_at(index)]
+
+    def __setitem__(self, index: int, module: Module) -> None:
+        setattr(self, self._name_at(index), module)
+
+    def __delitem__(self, index: int | slice) -> None:
+        if isinstance(index, slice):
+            gone = list(self._module_names)[index]
+        else:
+            gone = [self._name_at(index)]
+        for name in gone:
+            delattr(self, name)
+        if all(name.isdecimal() for name in self._module_names):
+            self._replace(self)
+
+    def append(self: NumberedT, module: Module) -> NumberedT:
+        """Add a module at the end."""
+        self.add_module(str(len(self)), module)
+        return self
+
+    def extend(self: NumberedT, modules: Iterable[Module]) -> NumberedT:
+        """Add several modules at the end."""
+        for module in list(modules):
+            self.append(module)
+        return self
+
+    def insert(self: NumberedT, index: int, module: Module) -> NumberedT:
+        """Put a module before position `index`; the later ones are renumbered."""
+        if not isinstance(module, Module):
+            raise DTypeError(
+                "a container holds modules", operator="insert", got=type(module).__name__
+            )
+        modules = list(self)
+        modules.insert(operator.index(index), module)
+        self._replace(modules)
+        return self
+
+    def pop(self, index: int = -1) -> Any:
+        """Remove a module and return it."""
+        module = self[index]
+        del self[index]
+        return module
+
+
+class Sequential(_Numbered):
+    """Modules that run in turn: `Sequential(a, b)`, or named, `Sequential({"a": a, "b": b})`."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__()
+        if len(args) == 1 and isinstance(args[0], Mapping):
+            for name, module in args[0].items():
+                self.add_module(name, module)
+        else:
+            self.extend(args)
+
+    def forward(self, input: Any) -> Any:
+        """Feed each module the output of the one before it."""
+        own = self.__dict__
+        for name in self._module_names:
+            input = own[name](input)
+        return input
+
+
+class ModuleList(_Numbered):
+    """A list whose modules are registered; it has no forward of its own."""
+
+    def __init__(self, modules: Iterable[Module] | None = None) -> None:
+        super().__init__()
+        if modules is not None:
+            self.extend(modules)
+
+    def __add__(self, other: Iterable[Module]) -> ModuleList:
+        return ModuleList([*self, *other])
+
+    def __repr__(self) -> str:
+        """Show runs of equal children as `(0-5): 6 x Layer(...)`, as PyTorch does."""
+        runs: list[list[Any]] = []
+        for position, module in enumerate(self):
+            text = repr(module)
+            if runs and runs[-1][2] == text:
+                runs[-1][1] = position
+            else:
+                runs.append([position, position, text])
+        children = [
+            (str(a), text) if a == b else (f"{a}-{b}", f"{b - a + 1} x {text}")
+            for a, b, text in runs
+        ]
+        return tree_repr(self._get_name(), [], children)
+
+
+class ModuleDict(Module):
+    """A dictionary whose modules are registered; it keeps the order of insertion."""
+
+    def __init__(self, modules: Any = None) -> None:
+        super().__init__()
+        if modules is not None:
+            self.update(modules)
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self._module_names:
+            raise KeyError(key)
+        return self.__dict__[key]
+
+    def __setitem__(self, key: str, module: Module) -> None:
+        self.add_module(key, module)
+
+    def __delitem__(self, key: str) -> None:
+        if key not in self._module_names:
+            raise KeyError(key)
+        delattr(self, key)
+
+    def __len__(self) -> int:
+        return len(self._module_names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._module_names))
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._module_names
+
+    def keys(self) -> list[str]:
+        """Return the names in order."""
+        return list(self._module_names)
+
+    def values(self) -> list[Any]:
+        """Return the modules in order."""
+        return [self.__dict__[name] for name in self._module_names]
+
+    def items(self) -> list[tuple[str, Any]]:
+        """Return (name, module) pairs in order."""
+        return list(zip(self.keys(), self.values(), strict=True))
+
+    def pop(self, key: str) -> Any:
+        """Remove the module under `key` and return it."""
+        module = self[key]
+        del self[key]
+        return module
+
+    def clear(self) -> None:
+        """Remove all modules."""
+        for name in self.keys():  # noqa: SIM118 - the names, taken before any goes
+            delattr(self, name)
+
+    def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
+        """Add or replace modules from a mapping, a ModuleDict or (name, module) pairs."""
+        pairs: Any = modules.items() if isinstance(modules, Mapping | ModuleDict) else modules
+        for key, module in pairs:
+            self[key] = module

@@ -1,0 +1,173 @@
+"""Initialisers: fill a tensor in place, without recording, and return it.
+
+Sources: Glorot and Bengio 2010 (xavier), He et al. arXiv:1502.01852 (kaiming), Saxe et al.
+arXiv:1312.6120 (orthogonal).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+import minidl.ops as ops
+from minidl.autograd import no_grad
+from minidl.errors import ArgumentError, ShapeError
+from minidl.tensor import Tensor
+
+_GAINS = {"tanh": 5 / 3, "relu": math.sqrt(2), "selu": 3 / 4}
+_LINEAR = ("linear", "conv1d", "conv2d", "conv3d", "sigmoid")
+
+
+def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
+    """Return the factor that keeps the variance through `nonlinearity`.
+
+    `param` is the slope of "leaky_relu".
+    """
+    if nonlinearity in _LINEAR:
+        return 1.0
+    if nonlinearity == "leaky_relu":
+        slope = 0.01 if param is None else param
+        return math.sqrt(2 / (1 + slope**2))
+    if nonlinearity in _GAINS:
+        return _GAINS[nonlinearity]
+    known = ", ".join([*_LINEAR, "leaky_relu", *_GAINS])
+    raise ArgumentError(
+        f"nonlinearity must be one of {known}", operator="calculate_gain", got=repr(nonlinearity)
+    )
+
+
+def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Any = None) -> Tensor:
+    """Fill with uniform numbers in [a, b)."""
+    with no_grad():
+        return tensor.uniform_(a, b, generator=generator)
+
+
+def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any = None) -> Tensor:
+    """Fill with normal numbers."""
+    with no_grad():
+        return tensor.normal_(mean, std, generator=generator)
+
+
+def constant_(tensor: Tensor, val: float) -> Tensor:
+    """Fill with one value."""
+    with no_grad():
+        return tensor.fill_(val)
+
+
+def ones_(tensor: Tensor) -> Tensor:
+    """Fill with ones."""
+    return constant_(tensor, 1.0)
+
+
+def zeros_(tensor: Tensor) -> Tensor:
+    """Fill with zeros."""
+    return constant_(tensor, 0.0)
+
+
+def eye_(tensor: Tensor) -> Tensor:
+    """Fill a matrix with ones on the diagonal and zeros elsewhere."""
+    if tensor.dim() != 2:
+        raise ShapeError("a matrix is needed", operator="eye_", got=str(tuple(tensor.shape)))
+    with no_grad():
+        return tensor.copy_(ops.eye(*tensor.shape, dtype=tensor.dtype, device=tensor.device))
+
+
+def trunc_normal_(
+    tensor: Tensor,
+    mean: float = 0.0,
+    std: float = 1.0,
+    a: float = -2.0,
+    b: float = 2.0,
+    generator: Any = None,
+) -> Tensor:
+    """Fill with normal numbers from [a, b] only, by the inverse of the distribution function."""
+    low, high = (_normal_cdf((edge - mean) / std) for edge in (a, b))
+    with no_grad():
+        tensor.uniform_(2 * low - 1, 2 * high - 1, generator=generator)
+        tensor.erfinv_().mul_(std * math.sqrt(2)).add_(mean)
+        return tensor.clamp_(min=a, max=b)
+
+
+def _normal_cdf(x: float) -> float:
+    return (1 + math.erf(x / math.sqrt(2))) / 2
+
+
+def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Tensor:
+    """Fill uniformly with variance gain**2 * 2 / (fan_in + fan_out)."""
+    bound = math.sqrt(3) * _xavier_std(tensor, gain)
+    return uniform_(tensor, -bound, bound, generator)
+
+
+def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Tensor:
+    """Fill normally with variance gain**2 * 2 / (fan_in + fan_out)."""
+    return normal_(tensor, 0.0, _xavier_std(tensor, gain), generator)
+
+
+def _xavier_std(tensor: Tensor, gain: float) -> float:
+    fan_in, fan_out = _fans(tensor)
+    return gain * math.sqrt(2 / (fan_in + fan_out))
+
+
+def kaiming_uniform_(
+    tensor: Tensor,
+    a: float = 0,
+    mode: str = "fan_in",
+    nonlinearity: str = "leaky_relu",
+    generator: Any = None,
+) -> Tensor:
+    """Fill uniformly with variance gain**2 / fan; `a` is the slope of a leaky rectifier."""
+    if tensor.numel() == 0:
+        return tensor
+    bound = math.sqrt(3) * _kaiming_std(tensor, a, mode, nonlinearity)
+    return uniform_(tensor, -bound, bound, generator)
+
+
+def kaiming_normal_(
+    tensor: Tensor,
+    a: float = 0,
+    mode: str = "fan_in",
+    nonlinearity: str = "leaky_relu",
+    generator: Any = None,
+) -> Tensor:
+    """Fill normally with variance gain**2 / fan; `a` is the slope of a leaky rectifier."""
+    if tensor.numel() == 0:
+        return tensor
+    return normal_(tensor, 0.0, _kaiming_std(tensor, a, mode, nonlinearity), generator)
+
+
+def _kaiming_std(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> float:
+    fans = dict(zip(("fan_in", "fan_out"), _fans(tensor), strict=True))
+    if mode not in fans:
+        raise ArgumentError(
+            "mode must be 'fan_in' or 'fan_out'", operator="kaiming", got=repr(mode)
+        )
+    return calculate_gain(nonlinearity, a) / math.sqrt(fans[mode])
+
+
+def _fans(tensor: Tensor) -> tuple[int, int]:
+    """Return how many inputs and outputs one unit has: weights are (out, in, *kernel)."""
+    if tensor.dim() < 2:
+        raise ShapeError("fans need at least 2 axes", operator="init", got=str(tuple(tensor.shape)))
+    kernel = math.prod(tensor.shape[2:])
+    return tensor.shape[1] * kernel, tensor.shape[0] * kernel
+
+
+def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tensor:
+    """Fill with a (semi-)orthogonal matrix of the first axis against all others, times `gain`."""
+    if tensor.dim() < 2:
+        raise ShapeError(
+            "at least 2 axes are needed", operator="orthogonal_", got=str(tuple(tensor.shape))
+        )
+    if tensor.numel() == 0:
+        return tensor
+    rows = tensor.shape[0]
+    columns = tensor.numel() // rows
+    drawn = ops.randn((rows, columns), generator=generator).numpy()
+    q, r = np.linalg.qr(drawn.T if rows < columns else drawn)
+    # The signs of R's diagonal make the distribution uniform over the orthogonal group.
+    q = q * np.sign(np.diagonal(r))
+    q = np.array((q.T if rows < columns else q) * gain)
+    with no_grad():
+        return tensor.copy_(ops.from_numpy(q).reshape(tensor.shape))

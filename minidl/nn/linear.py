@@ -1,0 +1,91 @@
+"""Linear, and the layers that only pass on or reshape: Identity, Flatten."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import minidl.ops as ops
+from minidl.errors import ArgumentError
+from minidl.nn import init
+from minidl.nn.module import Module
+from minidl.tensor import Parameter, Tensor
+
+
+class Linear(Module):
+    """Affine map of the last axis, `x @ weight.T + bias`.
+
+    x: (*, in_features) -> (*, out_features); weight: (out_features, in_features). Both start
+    uniform in +-1/sqrt(in_features).
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        if in_features < 0 or out_features < 0:
+            raise ArgumentError(
+                "sizes must not be negative",
+                operator="Linear",
+                got=f"in_features={in_features}, out_features={out_features}",
+            )
+        self.in_features = in_features
+        self.out_features = out_features
+        self.weight = Parameter(ops.empty((out_features, in_features), device=device, dtype=dtype))
+        if bias:
+            self.bias = Parameter(ops.empty((out_features,), device=device, dtype=dtype))
+        else:
+            self.register_parameter("bias", None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weight and bias anew."""
+        # kaiming_uniform with a = sqrt(5) is the uniform distribution in +-1/sqrt(fan_in)
+        init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.in_features) if self.in_features > 0 else 0
+            init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (*, in_features) to (*, out_features)."""
+        return ops.linear(input, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        """Show the sizes."""
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bias={self.bias is not None}"
+        )
+
+
+class Identity(Module):
+    """Returns its input; takes and ignores any constructor arguments."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+
+    def forward(self, input: Any) -> Any:
+        """Return `input` itself."""
+        return input
+
+
+class Flatten(Module):
+    """Joins the axes `start_dim` to `end_dim` into one."""
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
+        super().__init__()
+        self.start_dim = start_dim
+        self.end_dim = end_dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Reshape (N, *) to (N, prod(*)) with the default axes."""
+        return ops.flatten(input, self.start_dim, self.end_dim)
+
+    def extra_repr(self) -> str:
+        """Show the axes."""
+        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"

@@ -1,0 +1,55 @@
+"""Helpers around the gradients of a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import minidl.ops as ops
+from minidl.autograd import no_grad
+from minidl.errors import GradientError
+from minidl.ops import training
+from minidl.tensor import Tensor
+
+
+def clip_grad_norm_(
+    parameters: Tensor | Iterable[Tensor],
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    """Scale all gradients in place so that their joint norm is at most `max_norm`.
+
+    Returns the norm before scaling, a 0-d tensor; parameters without gradient are skipped.
+    `foreach` is accepted: one kernel call serves all gradients either way. Raises GradientError
+    (a RuntimeError) for an infinite or NaN norm if `error_if_nonfinite`.
+    """
+    grads = _gradients(parameters)
+    if not grads:
+        return ops.tensor(0.0)
+    total = training.grad_norm(grads, float(norm_type))
+    if error_if_nonfinite and not math.isfinite(total):
+        raise GradientError(
+            f"the gradients' norm of order {norm_type} must be finite",
+            operator="clip_grad_norm_",
+            got=str(total),
+        )
+    factor = max_norm / (total + 1e-6)
+    if not factor >= 1.0:  # a NaN factor is applied too, so that it shows in every gradient
+        training.grad_scale(grads, factor)
+    return ops.tensor(total, dtype=grads[0].dtype)
+
+
+def clip_grad_value_(
+    parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None
+) -> None:
+    """Clamp every gradient element to [-clip_value, clip_value] in place."""
+    with no_grad():
+        for grad in _gradients(parameters):
+            grad.clamp_(min=-float(clip_value), max=float(clip_value))
+
+
+def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    params = [parameters] if isinstance(parameters, Tensor) else parameters
+    return [param.grad for param in params if param.grad is not None]

@@ -1,0 +1,272 @@
+"""Comparison, tests for special values, and logic: all without gradient."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+import numpy as np
+
+from minidl.autograd.op import Array, op
+from minidl.ops.method import in_place_methods, method
+from minidl.tensor import Tensor
+
+__all__ = [
+    "allclose",
+    "bitwise_and",
+    "bitwise_left_shift",
+    "bitwise_not",
+    "bitwise_or",
+    "bitwise_right_shift",
+    "bitwise_xor",
+    "eq",
+    "equal",
+    "ge",
+    "greater",
+    "greater_equal",
+    "gt",
+    "isclose",
+    "isfinite",
+    "isinf",
+    "isnan",
+    "le",
+    "less",
+    "less_equal",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "logical_xor",
+    "lt",
+    "ne",
+    "not_equal",
+    "signbit",
+]
+
+
+@method("eq")
+@op(nondiff=True)
+def eq(k: Any, input: Array, other: Array) -> Any:
+    """`input == other`, broadcast; bool."""
+    return k.eq(input, other)
+
+
+@method("ne", "not_equal")
+@op(nondiff=True)
+def ne(k: Any, input: Array, other: Array) -> Any:
+    """`input != other`, broadcast; bool."""
+    return k.ne(input, other)
+
+
+@method("lt", "less", "__lt__")
+@op(nondiff=True)
+def lt(k: Any, input: Array, other: Array) -> Any:
+    """`input < other`, broadcast; bool."""
+    return k.lt(input, other)
+
+
+@method("le", "less_equal", "__le__")
+@op(nondiff=True)
+def le(k: Any, input: Array, other: Array) -> Any:
+    """`input <= other`, broadcast; bool."""
+    return k.le(input, other)
+
+
+@method("gt", "greater", "__gt__")
+@op(nondiff=True)
+def gt(k: Any, input: Array, other: Array) -> Any:
+    """`input > other`, broadcast; bool."""
+    return k.gt(input, other)
+
+
+@method("ge", "greater_equal", "__ge__")
+@op(nondiff=True)
+def ge(k: Any, input: Array, other: Array) -> Any:
+    """`input >= other`, broadcast; bool."""
+    return k.ge(input, other)
+
+
+not_equal, less, less_equal, greater, greater_equal = ne, lt, le, gt, ge
+
+
+def _comparable(other: Any) -> bool:
+    # an ndarray goes on to the operator, whose error says what to do
+    return type(other) is Tensor or isinstance(other, numbers.Number | np.generic | np.ndarray)
+
+
+@method("__eq__")
+def _equals(input: Tensor, other: Any) -> Any:
+    return eq(input, other) if _comparable(other) else NotImplemented
+
+
+@method("__ne__")
+def _differs(input: Tensor, other: Any) -> Any:
+    return ne(input, other) if _comparable(other) else NotImplemented
+
+
+@method("isnan")
+@op(nondiff=True)
+def isnan(k: Any, input: Array) -> Any:
+    """Whether each element is NaN; bool."""
+    return k.isnan(input)
+
+
+@method("isinf")
+@op(nondiff=True)
+def isinf(k: Any, input: Array) -> Any:
+    """Whether each element is +inf or -inf; bool."""
+    return k.isinf(input)
+
+
+@method("isfinite")
+@op(nondiff=True)
+def isfinite(k: Any, input: Array) -> Any:
+    """Whether each element is neither infinite nor NaN; bool."""
+    return k.isfinite(input)
+
+
+@method("signbit")
+@op(nondiff=True)
+def signbit(k: Any, input: Array) -> Any:
+    """Whether each element has its sign bit set (-0.0 has); bool."""
+    return k.lt(input, 0) if input.dtype.kind in "iub" else k.signbit(input)
+
+
+@method("isclose")
+@op(nondiff=True, promote="match")
+def isclose(
+    k: Any,
+    input: Array,
+    other: Array,
+    rtol: float = 1e-05,
+    atol: float = 1e-08,
+    equal_nan: bool = False,
+) -> Any:
+    """`|input - other| <= atol + rtol * |other|` or equal, broadcast; both of one dtype; bool."""
+    close = k.eq(input, other)
+    if input.dtype.kind in "iu":
+        input, other = input.astype("float64"), other.astype("float64")
+    if input.dtype.kind == "f":
+        distance = k.abs(k.sub(input, other))
+        near = k.le(distance, k.add(k.abs(k.mul(other, rtol)), atol))
+        close = k.logical_or(close, k.logical_and(near, k.isfinite(distance)))
+    if equal_nan:
+        close = k.logical_or(close, k.logical_and(k.isnan(input), k.isnan(other)))
+    return close
+
+
+@method("allclose")
+def allclose(
+    input: Tensor,
+    other: Tensor,
+    rtol: float = 1e-05,
+    atol: float = 1e-08,
+    equal_nan: bool = False,
+) -> bool:
+    """Whether `isclose` holds for all elements."""
+    return bool(isclose(input, other, rtol, atol, equal_nan).array.all())
+
+
+@method("equal")
+def equal(input: Tensor, other: Tensor) -> bool:
+    """Whether both have the same shape and equal elements (NaN differs from NaN)."""
+    return input.shape == other.shape and bool(eq(input, other).array.all())
+
+
+@method("logical_and")
+@op(nondiff=True)
+def logical_and(k: Any, input: Array, other: Array) -> Any:
+    """Whether both are not 0, broadcast; bool."""
+    return k.logical_and(input, other)
+
+
+@method("logical_or")
+@op(nondiff=True)
+def logical_or(k: Any, input: Array, other: Array) -> Any:
+    """Whether one of both is not 0, broadcast; bool."""
+    return k.logical_or(input, other)
+
+
+@method("logical_xor")
+@op(nondiff=True)
+def logical_xor(k: Any, input: Array, other: Array) -> Any:
+    """Whether exactly one of both is not 0, broadcast; bool."""
+    return k.logical_xor(input, other)
+
+
+@method("logical_not")
+@op(nondiff=True)
+def logical_not(k: Any, input: Array) -> Any:
+    """Whether each element is 0; bool."""
+    return k.logical_not(input)
+
+
+@method("bitwise_and", "__and__", "__rand__")
+@op(nondiff=True)
+def bitwise_and(k: Any, input: Array, other: Array) -> Any:
+    """`input & other`, broadcast; integers or bool."""
+    return k.bitwise_and(input, other)
+
+
+@method("bitwise_or", "__or__", "__ror__")
+@op(nondiff=True)
+def bitwise_or(k: Any, input: Array, other: Array) -> Any:
+    """`input | other`, broadcast; integers or bool."""
+    return k.bitwise_or(input, other)
+
+
+@method("bitwise_xor", "__xor__", "__rxor__")
+@op(nondiff=True)
+def bitwise_xor(k: Any, input: Array, other: Array) -> Any:
+    """`input ^ other`, broadcast; integers or bool."""
+    return k.bitwise_xor(input, other)
+
+
+@method("bitwise_not", "__invert__")
+@op(nondiff=True)
+def bitwise_not(k: Any, input: Array) -> Any:
+    """`~input`: all bits of integers, or the truth of bool, reversed."""
+    return k.bitwise_not(input)
+
+
+@method("bitwise_left_shift", "__lshift__")
+@op(nondiff=True)
+def bitwise_left_shift(k: Any, input: Array, other: Array) -> Any:
+    """`input << other`, broadcast; 0 where `other` is negative or not less than the bits."""
+    return k.left_shift(input, other)
+
+
+@method("bitwise_right_shift", "__rshift__")
+@op(nondiff=True)
+def bitwise_right_shift(k: Any, input: Array, other: Array) -> Any:
+    """`input >> other`, broadcast; 0 or -1 where `other` is negative or not less than the bits."""
+    return k.right_shift(input, other)
+
+
+@method("__rlshift__")
+def _rlshift(input: Any, other: Any) -> Tensor:
+    return bitwise_left_shift(other, input)
+
+
+@method("__rrshift__")
+def _rrshift(input: Any, other: Any) -> Tensor:
+    return bitwise_right_shift(other, input)
+
+
+in_place_methods(
+    eq=eq,
+    ne=ne,
+    lt=lt,
+    le=le,
+    gt=gt,
+    ge=ge,
+    logical_and=logical_and,
+    logical_or=logical_or,
+    logical_xor=logical_xor,
+    logical_not=logical_not,
+    bitwise_and=bitwise_and,
+    bitwise_or=bitwise_or,
+    bitwise_xor=bitwise_xor,
+    bitwise_not=bitwise_not,
+    bitwise_left_shift=bitwise_left_shift,
+    bitwise_right_shift=bitwise_right_shift,
+)

@@ -1,0 +1,581 @@
+"""Losses. All take reduction="mean" (the default), "sum" or "none", by name."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from minidl.autograd.op import Array, Index, op
+from minidl.backends import local
+from minidl.dtypes import FLOAT
+from minidl.errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError
+from minidl.ops.activation import logsigmoid
+from minidl.ops.arithmetic import sign
+from minidl.ops.convert import cast
+from minidl.ops.reduce import mean, sum
+from minidl.ops.select import clamp, clamp_min
+from minidl.ops.softmax import log_softmax
+from minidl.ops.transcendental import exp, log, log1p
+from minidl.ops.views import expand, permute, reshape
+from minidl.tensor import Tensor
+
+__all__ = [
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "cross_entropy",
+    "huber_loss",
+    "kl_div",
+    "l1_loss",
+    "mse_loss",
+    "nll_loss",
+    "smooth_l1_loss",
+]
+
+
+def _check(name: str, reduction: str, *allowed: str) -> None:
+    allowed = ("mean", "sum", "none", *allowed)
+    if reduction not in allowed:
+        raise ArgumentError(f"reduction is one of {allowed}", operator=name, got=repr(reduction))
+
+
+def _constant(name: str, argument: str, weight: Tensor | None) -> None:
+    if weight is not None and local.state.recording and weight.requires_grad:
+        raise GradientError(f"{argument} has no gradient; pass {argument}.detach()", operator=name)
+
+
+def _same_shape(name: str, input: Tensor, target: Tensor) -> None:
+    if input.shape != target.shape:
+        raise ShapeError(
+            "target must have the shape of input",
+            operator=name, got=f"{input.shape}, {target.shape}",
+        )  # fmt: skip
+
+
+def _floating(*arrays: Any) -> None:
+    if any(x.dtype.kind != "f" for x in arrays):
+        raise DTypeError("input and target must be floating point")
+
+
+def _reduced(k: Any, losses: Any, reduction: str) -> Any:
+    """Computed inside the operator, so that half dtypes are summed in float32."""
+    if reduction == "none":
+        return losses
+    total = k.sum(losses)
+    return k.div(total, losses.size) if reduction == "mean" else total
+
+
+def _shares(g: Tensor, reduction: str, *shapes: tuple[int, ...]) -> Tensor:
+    """The gradient of each element's loss, given that of the reduced one."""
+    if reduction != "mean":
+        return g
+    return g / math.prod(np.broadcast_shapes(*shapes))
+
+
+# ---------------------------------------------------------------- distances
+
+
+@op
+def _mse_loss(k: Any, input: Array, target: Array, reduction: str) -> Any:
+    _floating(input, target)
+    d = k.asarray(k.sub(input, target))
+    return _reduced(k, k.mul(d, d, out=d), reduction)
+
+
+@_mse_loss.gradient
+def _(g: Tensor, input: Tensor, target: Tensor, reduction: str, needs: Any) -> Any:
+    d = (input - target) * (2 * _shares(g, reduction, input.shape, target.shape))
+    return d, -d if needs[1] else None
+
+
+def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
+    """Squared difference. input, target: shapes that broadcast -> () or, with "none", theirs."""
+    _check("mse_loss", reduction)
+    return _mse_loss(input, target, reduction)
+
+
+@op
+def _l1_loss(k: Any, input: Array, target: Array, reduction: str) -> Any:
+    _floating(input, target)
+    d = k.asarray(k.sub(input, target))
+    return _reduced(k, k.abs(d, out=d), reduction)
+
+
+@_l1_loss.gradient
+def _(g: Tensor, input: Tensor, target: Tensor, reduction: str, needs: Any) -> Any:
+    d = sign(input - target) * _shares(g, reduction, input.shape, target.shape)
+    return d, -d if needs[1] else None
+
+
+def l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
+    """Absolute difference. input, target: shapes that broadcast -> () or, with "none", theirs."""
+    _check("l1_loss", reduction)
+    return _l1_loss(input, target, reduction)
+
+
+@op
+def _huber_loss(
+    k: Any, input: Array, target: Array, reduction: str, delta: float, scale: float
+) -> Any:
+    """scale * (d^2 / 2 where |d| < delta, else delta * (|d| - delta / 2))."""
+    _floating(input, target)
+    d = k.abs(k.sub(input, target))
+    near = k.minimum(d, delta)  # both branches are near * (d - near / 2)
+    losses = k.mul(near, k.sub(d, k.mul(near, 0.5)))
+    return _reduced(k, losses if scale == 1 else k.mul(losses, scale), reduction)
+
+
+@_huber_loss.gradient
+def _(
+    g: Tensor, input: Tensor, target: Tensor, reduction: str, delta: float, scale: float, needs: Any
+) -> Any:
+    share = _shares(g, reduction, input.shape, target.shape) * scale
+    d = clamp(input - target, -delta, delta) * share
+    return d, -d if needs[1] else None
+
+
+def huber_loss(
+    input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0
+) -> Tensor:
+    """`d ** 2 / 2` where |d| < delta, `delta * (|d| - delta / 2)` beyond; d = input - target."""
+    _check("huber_loss", reduction)
+    if not delta > 0:
+        raise ArgumentError("delta must be positive", operator="huber_loss", got=repr(delta))
+    return _huber_loss(input, target, reduction, delta, 1)
+
+
+def smooth_l1_loss(
+    input: Tensor, target: Tensor, *, reduction: str = "mean", beta: float = 1.0
+) -> Tensor:
+    """`d ** 2 / (2 beta)` where |d| < beta, `|d| - beta / 2` beyond; d = input - target."""
+    _check("smooth_l1_loss", reduction)
+    if beta < 0:
+        raise ArgumentError("beta must not be negative", operator="smooth_l1_loss", got=repr(beta))
+    if beta == 0:
+        return _l1_loss(input, target, reduction)
+    return _huber_loss(input, target, reduction, beta, 1 / beta)
+
+
+@op
+def _kl_div(k: Any, input: Array, target: Array, reduction: str, log_target: bool) -> Any:
+    _floating(input, target)
+    if log_target:
+        losses = k.mul(k.exp(target), k.sub(target, input))
+    else:
+        # 0 log 0 is 0, and then target - input must not be NaN either
+        logs = k.where(k.eq(target, 0), target, k.mul(target, k.log(target)))
+        losses = k.sub(logs, k.mul(target, input))
+    return _reduced(k, losses, reduction)
+
+
+@_kl_div.gradient
+def _(
+    g: Tensor, input: Tensor, target: Tensor, reduction: str, log_target: bool, needs: Any
+) -> Any:
+    share = _shares(g, reduction, input.shape, target.shape)
+    p = exp(target) if log_target else target
+    dtarget = None
+    if needs[1]:
+        dtarget = share * (p * (target - input + 1) if log_target else log(target) + 1 - input)
+    return -p * share if needs[0] else None, dtarget
+
+
+def kl_div(
+    input: Tensor, target: Tensor, *, reduction: str = "mean", log_target: bool = False
+) -> Tensor:
+    """`target * (log(target) - input)` for log-probabilities `input` and probabilities `target`.
+
+    log_target: target holds log-probabilities too. reduction "batchmean", the sum divided by the
+    size of the first axis, is the Kullback-Leibler divergence; "mean" divides by all elements.
+    """
+    _check("kl_div", reduction, "batchmean")
+    if reduction != "batchmean":
+        return _kl_div(input, target, reduction, log_target)
+    return _kl_div(input, target, "sum", log_target) / (input.shape[0] if input.ndim else 1)
+
+
+# ---------------------------------------------------------------- binary cross entropy
+
+
+def _weighted(k: Any, losses: Any, weight: Any) -> Any:
+    return losses if weight is None else k.mul(losses, weight.astype(losses.dtype, copy=False))
+
+
+def _times(x: Tensor, weight: Tensor | None) -> Tensor:
+    return x if weight is None else x * weight
+
+
+@op(promote="match")
+def _binary_cross_entropy(
+    k: Any, input: Array, target: Array, weight: Index | None, reduction: str
+) -> Any:
+    _floating(input, target)
+    if not k.all(k.logical_and(k.ge(input, 0), k.le(input, 1))):
+        raise ArgumentError("input must lie in [0, 1]; for logits there is ..._with_logits")
+    hit = k.maximum(k.log(input), -100)
+    miss = k.maximum(k.log1p(k.neg(input)), -100)
+    losses = k.neg(k.add(k.mul(target, k.sub(hit, miss)), miss))
+    return _reduced(k, _weighted(k, losses, weight), reduction)
+
+
+@_binary_cross_entropy.gradient
+def _(
+    g: Tensor, input: Tensor, target: Tensor, weight: Any, reduction: str, needs: Any
+) -> Any:
+    share = _times(_shares(g, reduction, input.shape), weight)
+    dinput = dtarget = None
+    if needs[0]:
+        dinput = share * (input - target) / clamp_min((1 - input) * input, 1e-12)
+    if needs[1]:
+        dtarget = share * (log1p(-input) - log(input))
+    return dinput, dtarget
+
+
+def binary_cross_entropy(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, *, reduction: str = "mean"
+) -> Tensor:
+    """`-(target * log(input) + (1 - target) * log(1 - input))` for probabilities `input`.
+
+    input, target: one shape and dtype, weight broadcast to it; logarithms are cut off at -100.
+    Raises ShapeError, DTypeError, and ArgumentError for input outside [0, 1].
+    """
+    _check("binary_cross_entropy", reduction)
+    _constant("binary_cross_entropy", "weight", weight)
+    _same_shape("binary_cross_entropy", input, target)
+    return _binary_cross_entropy(input, target, weight, reduction)
+
+
+@op
+def _binary_cross_entropy_with_logits(
+    k: Any,
+    input: Array,
+    target: Array,
+    weight: Index | None,
+    pos_weight: Index | None,
+    reduction: str,
+) -> Any:
+    _floating(input, target)
+    w, p = (None if x is None else x.astype(input.dtype, copy=False) for x in (weight, pos_weight))
+    losses = k.binary_cross_entropy_with_logits(input, target, w, p)
+    return _reduced(k, losses, reduction)
+
+
+@_binary_cross_entropy_with_logits.gradient
+def _(
+    g: Tensor, input: Tensor, target: Tensor, weight: Any, pos_weight: Any, reduction: str,
+    needs: Any,
+) -> Any:  # fmt: skip
+    share = _shares(g, reduction, input.shape)
+    dinput = dtarget = None
+    if needs[0]:
+        dinput = _binary_cross_entropy_with_logits_backward(
+            share, input, target, weight, pos_weight
+        )
+    if needs[1]:
+        # the loss of target 1 less that of target 0
+        dtarget = _times(share, weight) * (
+            logsigmoid(-input) - _times(logsigmoid(input), pos_weight)
+        )
+    return dinput, dtarget
+
+
+@op(nondiff=True)
+def _binary_cross_entropy_with_logits_backward(
+    k: Any, grad: Array, x: Array, target: Array, weight: Index | None, pos_weight: Index | None
+) -> Any:
+    w, p = (None if y is None else y.astype(x.dtype, copy=False) for y in (weight, pos_weight))
+    grad = k.broadcast_to(grad, x.shape)
+    return k.binary_cross_entropy_with_logits_backward(grad, x, target, w, p)
+
+
+@_binary_cross_entropy_with_logits.composite
+def _(
+    input: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Tensor | None, reduction: str
+) -> Tensor:
+    hit = _times(target, pos_weight) * logsigmoid(input)
+    losses = _times((target - 1) * logsigmoid(-input) - hit, weight)
+    return {"none": cast, "sum": sum, "mean": mean}[reduction](
+        losses, *([losses.dtype] if reduction == "none" else [])
+    )
+
+
+def binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    reduction: str = "mean",
+    pos_weight: Tensor | None = None,
+) -> Tensor:
+    """`binary_cross_entropy` of `sigmoid(input)`, safe from overflow at both ends.
+
+    input, target: one shape; weight (of the loss) and pos_weight (of the target's part) broadcast
+    to it. Raises ShapeError, DTypeError.
+    """
+    name = "binary_cross_entropy_with_logits"
+    _check(name, reduction)
+    _same_shape(name, input, target)
+    for argument, x in (("weight", weight), ("pos_weight", pos_weight)):
+        _constant(name, argument, x)
+        if x is not None and np.broadcast_shapes(x.shape, input.shape) != input.shape:
+            raise ShapeError(
+                f"{argument} must broadcast to input", operator=name, got=f"{x.shape}, {input.shape}"
+            )
+    return _binary_cross_entropy_with_logits(input, target, weight, pos_weight, reduction)
+
+
+# ---------------------------------------------------------------- classes
+
+
+def _check_classes(target: Any, classes: int, ignore_index: int) -> None:
+    wrong = (target != ignore_index) & ((target < 0) | (target >= classes))
+    if wrong.any():
+        raise OutOfRangeError(
+            f"targets must lie in [0, {classes}) or be ignore_index={ignore_index}",
+            got=str(target[wrong][0]),
+        )
+
+
+def _total(k: Any, target: Any, weight: Any, ignore_index: int, dtype: Any) -> Any:
+    """What the mean divides by: the weights of the targets that count."""
+    used = k.ne(target, ignore_index)
+    if weight is None:
+        return dtype.type(k.count_nonzero(used))
+    return k.sum(k.mul(weight[k.where(used, target, 0)], used)) if weight.size else dtype.type(0)
+
+
+def _reduced_rows(k: Any, losses: Any, total: Any, reduction: str) -> Any:
+    if reduction == "none":
+        return losses
+    return k.div(k.sum(losses), total) if reduction == "mean" else k.sum(losses)
+
+
+@op(residuals=("lse", "total"))
+def _cross_entropy(
+    k: Any,
+    input: Array,
+    target: Index,
+    weight: Index | None,
+    ignore_index: int,
+    label_smoothing: float,
+    reduction: str,
+) -> Any:
+    _check_classes(target, input.shape[1], ignore_index)
+    w = None if weight is None else weight.astype(input.dtype, copy=False)
+    losses, lse = k.cross_entropy(input, target, w, ignore_index, label_smoothing)
+    total = _total(k, target, w, ignore_index, input.dtype)
+    return _reduced_rows(k, losses, total, reduction), lse, total
+
+
+@_cross_entropy.gradient
+def _(
+    g: Tensor,
+    input: Tensor,
+    target: Tensor,
+    weight: Any,
+    ignore_index: int,
+    label_smoothing: float,
+    lse: Tensor,
+    total: Any,
+    reduction: str,
+) -> Any:
+    share = g / float(total) if reduction == "mean" else g
+    return _cross_entropy_backward(
+        share, input, target, weight, lse, ignore_index, label_smoothing
+    )
+
+
+@op(nondiff=True)
+def _cross_entropy_backward(
+    k: Any,
+    grad: Array,
+    x: Array,
+    target: Index,
+    weight: Index | None,
+    lse: Array,
+    ignore_index: int,
+    label_smoothing: float,
+) -> Any:
+    w = None if weight is None else weight.astype(x.dtype, copy=False)
+    grad = k.broadcast_to(grad, lse.shape)
+    return k.cross_entropy_backward(grad, x, target, w, ignore_index, label_smoothing, lse)
+
+
+@_cross_entropy.composite
+def _(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    label_smoothing: float,
+    reduction: str,
+) -> Tensor:
+    logs = log_softmax(input, 1)
+    loss = _nll_loss(logs, target, weight, ignore_index, reduction) * (1 - label_smoothing)
+    if not label_smoothing:
+        return loss
+    used = cast(target != ignore_index, logs.dtype)
+    smooth = -sum(_times(logs, weight), 1) * used * (label_smoothing / input.shape[1])
+    if reduction == "none":
+        return loss + smooth
+    chosen = target * (target != ignore_index)
+    total = sum(used if weight is None else used * weight[chosen])
+    return loss + (sum(smooth) / total if reduction == "mean" else sum(smooth))
+
+
+@op(residuals=("total",))
+def _nll_loss(
+    k: Any, input: Array, target: Index, weight: Index | None, ignore_index: int, reduction: str
+) -> Any:
+    _floating(input)
+    _check_classes(target, input.shape[1], ignore_index)
+    w = None if weight is None else weight.astype(input.dtype, copy=False)
+    total = _total(k, target, w, ignore_index, input.dtype)
+    losses = _picked(k, input, target, w, ignore_index)
+    return _reduced_rows(k, losses, total, reduction), total
+
+
+def _picked(k: Any, input: Any, target: Any, weight: Any, ignore_index: int) -> Any:
+    """-w[t] * input[i, t] per row, 0 where t is ignored."""
+    if not input.size:
+        return k.zeros(len(input), input.dtype)
+    used = k.ne(target, ignore_index)
+    chosen = k.where(used, target, 0)
+    losses = k.neg(input[k.arange(len(input)), chosen])
+    return k.where(used, _weighted(k, losses, None if weight is None else weight[chosen]), 0.0)
+
+
+@_nll_loss.gradient
+def _(
+    g: Tensor,
+    input_shape: tuple[int, ...],
+    target: Tensor,
+    weight: Any,
+    ignore_index: int,
+    total: Any,
+    reduction: str,
+) -> Any:
+    share = expand(g / float(total) if reduction == "mean" else g, target.shape)
+    return _nll_loss_backward(share, target, weight, ignore_index, input_shape)
+
+
+@op
+def _nll_loss_backward(
+    k: Any, grad: Array, target: Index, weight: Index | None, ignore_index: int, shape: tuple
+) -> Any:
+    out = k.zeros(shape, grad.dtype)
+    if out.size:
+        used = k.ne(target, ignore_index)
+        chosen = k.where(used, target, 0)
+        values = k.mul(k.neg(grad), used)
+        w = None if weight is None else weight[chosen]
+        out[k.arange(len(out)), chosen] = _weighted(k, values, w)
+    return out
+
+
+@_nll_loss_backward.gradient
+def _(g: Tensor, target: Tensor, weight: Any, ignore_index: int) -> Any:
+    return _nll_loss(g, target, weight, ignore_index, "none")
+
+
+def _rows(
+    name: str, input: Tensor, target: Tensor, weight: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Input as (rows, C) and target as (rows,), once the shapes are known to fit."""
+    at = 1 if input.ndim > 1 else 0
+    shape = input.shape[:at] + input.shape[at + 1 :]
+    if not input.ndim or target.shape != shape:
+        raise ShapeError(
+            "input (C), (N, C) or (N, C, d1, ...) needs target (), (N) or (N, d1, ...)",
+            operator=name, got=f"{input.shape}, {target.shape}",
+        )  # fmt: skip
+    classes = input.shape[at]
+    _check_weight(name, input, weight, classes)
+    if target.array.dtype.kind not in "iu":
+        raise DTypeError("target must hold integers", operator=name, got=repr(target.dtype))
+    if input.ndim == 2:
+        return input, target
+    last = permute(input, [*range(at), *range(at + 1, input.ndim), at])
+    return reshape(last, (target.numel(), classes)), reshape(target, (target.numel(),))
+
+
+def _check_weight(name: str, input: Tensor, weight: Tensor | None, classes: int) -> None:
+    _constant(name, "weight", weight)
+    if weight is None:
+        return
+    if weight.shape != (classes,):
+        raise ShapeError(
+            f"weight needs one element for each of {classes} classes",
+            operator=name, got=str(weight.shape),
+        )  # fmt: skip
+    if weight.dtype is not input.dtype:
+        raise DTypeError(
+            "weight must have the dtype of input", operator=name, got=f"{weight.dtype}, {input.dtype}"
+        )
+
+
+def nll_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Tensor:
+    """`-weight[t] * input[t]` for log-probabilities and classes t; rows of ignore_index count 0.
+
+    input (C), (N, C) or (N, C, d1, ...), target () / (N) / (N, d1, ...) integers, weight (C).
+    The mean divides by the sum of the weights. Raises ShapeError, DTypeError, OutOfRangeError.
+    """
+    _check("nll_loss", reduction)
+    rows, flat = _rows("nll_loss", input, target, weight)
+    out = _nll_loss(rows, flat, weight, ignore_index, reduction)
+    return reshape(out, target.shape) if reduction == "none" else out
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """`nll_loss` of `log_softmax(input)`: logits against classes or class probabilities.
+
+    input (C), (N, C) or (N, C, d1, ...); target () / (N) / (N, d1, ...) integers, or floating
+    point of input's shape; weight (C). label_smoothing mixes the target with the uniform
+    distribution (Szegedy et al. 2016). Raises ShapeError, DTypeError, OutOfRangeError.
+    """
+    _check("cross_entropy", reduction)
+    if not 0 <= label_smoothing <= 1:
+        raise ArgumentError(
+            "label_smoothing must lie in [0, 1]", operator="cross_entropy", got=repr(label_smoothing)
+        )
+    if target.dtype.kind == FLOAT:
+        if ignore_index >= 0:
+            raise ArgumentError("ignore_index goes with class indices", operator="cross_entropy")
+        return _soft_cross_entropy(input, target, weight, reduction, label_smoothing)
+    rows, flat = _rows("cross_entropy", input, target, weight)
+    out = _cross_entropy(rows, flat, weight, ignore_index, label_smoothing, reduction)
+    return reshape(out, target.shape) if reduction == "none" else out
+
+
+def _soft_cross_entropy(
+    input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, label_smoothing: float
+) -> Tensor:
+    _same_shape("cross_entropy", input, target)
+    at = 1 if input.ndim > 1 else 0
+    classes = input.shape[at] if input.ndim else 1
+    _check_weight("cross_entropy", input, weight, classes)
+    if label_smoothing:
+        target = target * (1 - label_smoothing) + label_smoothing / classes
+    logs = log_softmax(input, at)
+    if weight is not None:
+        logs = logs * reshape(weight, (classes,) + (1,) * (input.ndim - 1 - at))
+    losses = sum(-target * logs, at)
+    if reduction == "none":
+        return losses
+    return sum(losses) / losses.numel() if reduction == "mean" else sum(losses)

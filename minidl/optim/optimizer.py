@@ -1,0 +1,217 @@
+"""Optimizer: parameter groups, state, and the step that subclasses fill in."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from itertools import chain
+from typing import Any
+
+from minidl.autograd import enable_grad
+from minidl.errors import ArgumentError, DTypeError, MinidlError, UnsupportedError
+from minidl.ops import training
+from minidl.tensor import Tensor
+
+
+class Optimizer:
+    """Base of all optimisers.
+
+    `params` is an iterable of parameters, or of dictionaries with "params" and own options.
+    `state` maps a parameter to what the optimiser remembers of it. A subclass defines
+    `_update(group, params, grads)`, which steps the parameters that have a gradient in one kernel
+    call, or overrides `step` as a whole.
+    """
+
+    # What the schedules look at, to warn where they run before the first step.
+    _steps_taken = 0
+
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
+        if isinstance(params, Tensor | dict):
+            raise DTypeError(
+                "params must be an iterable of tensors or dictionaries",
+                operator=type(self).__name__,
+                got=type(params).__name__,
+            )
+        self.defaults = defaults
+        self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
+        self.param_groups: list[dict[str, Any]] = []
+        groups = list(params)
+        if not groups:
+            raise ArgumentError("the parameter list is empty", operator=type(self).__name__)
+        if not isinstance(groups[0], dict):
+            groups = [{"params": groups}]
+        for group in groups:
+            self.add_param_group(group)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of parameters with options of its own, such as thawed layers.
+
+        Raises ArgumentError (a ValueError) for a parameter that is in a group already or is the
+        result of an operator, DTypeError (a TypeError) for what is not a tensor.
+        """
+        name = type(self).__name__
+        if not isinstance(param_group, dict):
+            raise DTypeError(
+                "a parameter group must be a dictionary",
+                operator=name,
+                got=type(param_group).__name__,
+            )
+        params = param_group["params"]
+        if isinstance(params, set):
+            raise DTypeError(
+                "parameters need an order, which a set does not keep; pass a list", operator=name
+            )
+        params = [params] if isinstance(params, Tensor) else list(params)
+        for param in params:
+            if not isinstance(param, Tensor):
+                raise DTypeError(
+                    "parameters must be tensors, as model.parameters() gives them",
+                    operator=name,
+                    got=type(param).__name__,
+                )
+            if not param.is_leaf:
+                raise ArgumentError(
+                    "a parameter must be a leaf, not the result of an operator",
+                    operator=name,
+                    got=f"shape {tuple(param.shape)}",
+                )
+        if len(set(params)) != len(params):
+            warnings.warn(f"[{name}] a parameter occurs more than once in its group", stacklevel=3)
+        taken = set(chain.from_iterable(group["params"] for group in self.param_groups))
+        if taken.intersection(params):
+            raise ArgumentError("a parameter occurs in more than one group", operator=name)
+        options = {key: value for key, value in param_group.items() if key != "params"}
+        group = {"params": params, **options}
+        for key, value in self.defaults.items():
+            group.setdefault(key, copy.deepcopy(value))
+        self._check_options(group)
+        self.param_groups.append(group)
+
+    def _check_options(self, group: dict[str, Any]) -> None:
+        """Refuse options outside their domain, in the defaults and in every group."""
+
+    def _require(self, holds: bool, rule: str, got: Any) -> None:
+        if not holds:
+            raise ArgumentError(rule, operator=type(self).__name__, got=str(got))
+
+    def _check_common(self, group: dict[str, Any]) -> None:
+        """Check what every optimiser here has: lr, weight_decay, differentiable."""
+        if isinstance(group["lr"], Tensor):
+            raise UnsupportedError(
+                "lr must be a number; pass lr.item()", operator=type(self).__name__
+            )
+        if group.get("differentiable"):
+            raise UnsupportedError(
+                "differentiable=True is not supported; write the update with operators",
+                operator=type(self).__name__,
+            )
+        self._require(group["lr"] >= 0, "lr must not be negative", group["lr"])
+        decay = group["weight_decay"]
+        self._require(decay >= 0, "weight_decay must not be negative", decay)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop the gradients of all parameters, or fill them with zeros."""
+        for group in self.param_groups:
+            training.clear_grads(group["params"], set_to_none)
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient; return what `closure` returns, if given.
+
+        `closure` recomputes the loss and its gradients first.
+        """
+        loss = None
+        if closure is not None:
+            with enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            stepped = [(param, param.grad) for param in group["params"]]
+            params = [param for param, grad in stepped if grad is not None]
+            grads = [grad for _, grad in stepped if grad is not None]
+            if params:
+                self._update(group, params, grads)
+        self._steps_taken += 1
+        return loss
+
+    def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+        """Step `params`, whose gradients are `grads`, by the options of `group`."""
+        raise NotImplementedError(f"[{type(self).__name__}] an optimiser defines _update or step")
+
+    def _loaded(self) -> None:
+        """Put loaded state into the form that `_update` expects."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return {"state": {index: ...}, "param_groups": [...]}, parameters being their index.
+
+        The tensors share storage with the optimiser's.
+        """
+        index = {}
+        for group in self.param_groups:
+            for param in group["params"]:
+                index.setdefault(param, len(index))
+        groups = []
+        for group in self.param_groups:
+            packed = {key: value for key, value in group.items() if key != "params"}
+            groups.append({**packed, "params": [index[param] for param in group["params"]]})
+        return {
+            "state": {index[param]: dict(state) for param, state in self.state.items()},
+            "param_groups": groups,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take copies of the state and options that `state_dict` returned.
+
+        Parameters are matched by position. Raises ArgumentError (a ValueError) if the groups
+        differ in number or size, MinidlError if a state tensor has another shape than its
+        parameter.
+        """
+        saved_groups = copy.deepcopy(state_dict["param_groups"])
+        sizes = [len(group["params"]) for group in self.param_groups]
+        saved_sizes = [len(group["params"]) for group in saved_groups]
+        if sizes != saved_sizes:
+            raise ArgumentError(
+                f"the groups must hold {sizes} parameters",
+                operator="load_state_dict",
+                got=str(saved_sizes),
+            )
+        param_of = {
+            saved: param
+            for saved_group, group in zip(saved_groups, self.param_groups, strict=True)
+            for saved, param in zip(saved_group["params"], group["params"], strict=True)
+        }
+        state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
+        for saved, values in state_dict["state"].items():
+            param = param_of[saved]
+            state[param] = {key: _owned(key, value, param) for key, value in values.items()}
+        for saved_group, group in zip(saved_groups, self.param_groups, strict=True):
+            saved_group["params"] = group["params"]
+            for key, value in self.defaults.items():
+                saved_group.setdefault(key, copy.deepcopy(value))
+        self.state, self.param_groups = state, saved_groups
+        self._loaded()
+
+    def __repr__(self) -> str:
+        """List the options of every group."""
+        lines = []
+        for number, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {number}")
+            lines += [f"    {key}: {group[key]}" for key in sorted(group) if key != "params"]
+        body = "\n".join(lines)
+        return f"{type(self).__name__} (\n{body}\n)"
+
+
+def _owned(key: str, value: Any, param: Tensor) -> Any:
+    """Copy one value of loaded state; tensors take the dtype and device of their parameter."""
+    if not isinstance(value, Tensor):
+        return copy.deepcopy(value)
+    if key == "step":
+        return value.detach().clone()
+    if value.shape != param.shape:
+        raise MinidlError(
+            f"state '{key}' must have the parameter's shape {tuple(param.shape)}",
+            operator="load_state_dict",
+            got=str(tuple(value.shape)),
+        )
+    dtype = param.dtype if value.is_floating_point() else None
+    return value.detach().to(device=param.device, dtype=dtype).clone()
