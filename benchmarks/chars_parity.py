@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 import minidl
 from minidl.models import GPT
-from minidl.train import resolve
+from minidl.train import parse_assignment, resolve
 from minidl.train.chars import (
     Text,
     build_model,
@@ -142,9 +142,11 @@ def main() -> None:
     parser.add_argument("--text", help="UTF-8 file; by default the topics of Python's own help")
     parser.add_argument("--preset", default="nanogpt")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int)
+    parser.add_argument(
+        "--set", dest="assignments", action="append", default=[], metavar="KEY=VALUE"
+    )
     options = parser.parse_args()
-    values = {} if options.steps is None else {"steps": options.steps}
+    values = dict(parse_assignment(text) for text in options.assignments)
     s: Chars = resolve("chars", {"text": options.text, **values}, options.preset)
     if s.dropout:
         parser.error("masks of dropout differ, so the settings must have dropout 0")

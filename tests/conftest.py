@@ -30,3 +30,17 @@ def pytest_report_header() -> list[str]:
     """State what the run depends on, so that a log is enough to repeat it."""
     profile = os.environ.get("HYPOTHESIS_PROFILE", "dev")
     return [f"hypothesis profile: {profile}", f"MINIDL_DATA: {os.environ.get('MINIDL_DATA')}"]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how much of the operator table ran, over all processes."""
+    tally = None
+    for report in [r for reports in terminalreporter.stats.values() for r in reports]:
+        for name, counts in getattr(report, "user_properties", ()):
+            if name == "operator_table" and getattr(report, "when", "") == "call":
+                from minidl.testing.runner import Tally
+
+                tally = tally or Tally()
+                tally.update({tuple(key): count for *key, count in counts})
+    if tally is not None:
+        terminalreporter.write_line(tally.summary())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -179,7 +180,7 @@ def test_arguments_of_backward_are_checked() -> None:
         mul(x, x).backward(Tensor(np.ones(2)))
     with pytest.raises(DTypeError):
         mul(x, x).backward(np.ones(3))
-    with pytest.raises(GradientError, match="2 gradients for 1 outputs"):
+    with pytest.raises(GradientError, match="one gradient per output, got 2 for 1"):
         backward([sum(x)], [None, None])
 
 
@@ -398,7 +399,11 @@ def test_checkpoint_gives_the_same_bits_and_keeps_less() -> None:
     for a, b in zip(*found, strict=True):
         np.testing.assert_array_equal(a, b)
     out = checkpoint(block, x, w)
-    assert all(type(n.saved) is not tuple or not n.saved for n in nodes(out))
+    assert not any(type(v) is np.ndarray for n in nodes(out) for v in kept(n))
+
+
+def kept(node: Any) -> tuple:
+    return node.saved if type(node.saved) is tuple else ()
 
 
 def nodes(out: Tensor) -> list:
@@ -498,3 +503,184 @@ def test_parameter_is_a_marked_tensor() -> None:
     with pytest.raises(TypeError, match="Tensor has no subclasses"):
         type("Mine", (Tensor,), {})
     assert reshape(p, (3, 1)).is_parameter is False
+
+
+# regressions
+
+
+class Reverse(Function):
+    """The identity, whose gradient is multiplied by -1."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return -g  # type: ignore[operator]
+
+
+def test_gradient_that_a_hook_kept_is_not_added_to() -> None:
+    x, kept = leaf(3), []
+    x.register_hook(kept.append)  # type: ignore[attr-defined]
+    for _ in range(2):
+        sum(mul(x, x)).backward()
+    np.testing.assert_allclose(kept[0].array, 2 * x.array)
+
+
+def test_backward_into_inputs_runs_hooks_once_and_counts_an_input_once() -> None:
+    x = leaf(3)
+    x.register_hook(lambda g: mul(g, 2))  # type: ignore[attr-defined]
+    sum(mul(x, x)).backward(inputs=[x, x])
+    np.testing.assert_allclose(x.grad.array, 4 * x.array)
+
+
+def test_retained_gradients_are_counted_once_not_shared_and_follow_writes() -> None:
+    x = leaf(3)
+    y, z = mul(x, 2), mul(x, 3)
+    for t in (y, y, z):
+        t.retain_grad()
+    (y + z).backward(Tensor(np.ones(3)))
+    y.grad.mul_(5)
+    np.testing.assert_array_equal(y.grad.array, np.full(3, 5.0))
+    np.testing.assert_array_equal(z.grad.array, np.ones(3))
+    w = mul(x, 2)
+    w.retain_grad()
+    w.mul_(3)  # type: ignore[attr-defined]
+    sum(w).backward()
+    np.testing.assert_array_equal(w.grad.array, np.ones(3))
+    with pytest.raises(GradientError, match=r"\[retain_grad\]"):
+        Tensor(np.ones(3)).retain_grad()  # type: ignore[attr-defined]
+
+
+def test_leaf_that_was_switched_off_gets_no_gradient() -> None:
+    x, w = leaf(3), leaf(3)
+    out = sum(mul(x, w))
+    x.requires_grad_(False)
+    out.backward()
+    assert x.grad is None and w.grad is not None
+
+
+def test_grad_leaves_the_graph_before_its_inputs_alone() -> None:
+    x = leaf(3)
+    y = x.exp()  # type: ignore[attr-defined]
+    (g,) = grad(sum(mul(y, y)), y)
+    y.backward(g)
+    np.testing.assert_allclose(x.grad.array, 2 * np.exp(2 * x.array))
+
+
+def test_function_output_does_not_share_an_inputs_elements() -> None:
+    x = leaf(3)
+    y = mul(x, 1)
+    out = Reverse.apply(y)
+    out.mul_(3)
+    (sum(y) + sum(out)).backward()
+    np.testing.assert_array_equal(x.grad.array, np.full(3, -2.0))
+    np.testing.assert_array_equal(y.array, x.array)
+
+
+def test_function_saved_tensors_survive_a_backward_inside_of_backward() -> None:
+    once = [True]
+
+    class Inner(Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Any:
+            ctx.save_for_backward(x)
+            return mul(x, x), 7
+
+        @staticmethod
+        def backward(ctx: Any, g: Tensor, none: Any) -> Any:
+            assert none is None
+            if once.pop() if once else False:
+                backward(out, Tensor(np.ones(3)), retain_graph=True)
+            (x,) = ctx.saved_tensors
+            return mul(g, x) + mul(g, x)
+
+    x = leaf(3)
+    out, seven = Inner.apply(x)
+    sum(out).backward(retain_graph=True)
+    assert seven == 7
+    np.testing.assert_allclose(x.grad.array, 4 * x.array)
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (6,), (3,), (1, 3), ()])
+def test_gradient_of_a_wrong_shape_is_refused(shape: tuple[int, ...]) -> None:
+    class Wrong(Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            with pytest.raises(DTypeError, match="save_for_backward takes Tensors"):
+                ctx.save_for_backward(3)
+            return mul(x, 2)
+
+        @staticmethod
+        def backward(ctx: Any, g: Tensor) -> Tensor:
+            return Tensor(np.ones(shape))
+
+    with pytest.raises(ShapeError, match=r"\[backward\] a gradient must have the shape"):
+        sum(Wrong.apply(leaf(2, 3))).backward()
+
+
+def test_modes_may_be_entered_again_and_inference_mode_decorates_without_parentheses() -> None:
+    mode = set_grad_enabled(False)
+    for _ in range(2):
+        with mode:
+            assert not is_grad_enabled()
+    assert is_grad_enabled()
+    with inference_mode(), enable_grad():
+        assert is_grad_enabled() and is_inference_mode_enabled()
+    assert inference_mode(is_inference_mode_enabled)() is True  # type: ignore[arg-type]
+    with detect_anomaly(), enable_grad(), pytest.raises(GradientError, match="is NaN"):
+        x = Tensor(np.zeros(1)).requires_grad_()
+        sum(mul(x.sqrt(), 0.0)).backward()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_checkpoint_with_writes_views_and_gradients_inside(nested: bool) -> None:
+    x = leaf(2, 2)
+
+    def block(x: Tensor) -> Tensor:
+        y = mul(x, x)
+        y[0].mul_(y[1].clone())
+        (g,) = grad(sum(mul(y, y)), x, create_graph=True)
+        y.add_(g)
+        return y.tanh()  # type: ignore[attr-defined]
+
+    inner = (lambda x: checkpoint(block, x)) if nested else block
+    found = []
+    for run in (block, lambda x: checkpoint(inner, x)):
+        out = sum(run(x))
+        (g,) = grad(out, x, create_graph=True)
+        sum(mul(g, g)).backward(retain_graph=True)
+        out.backward()
+        found.append(x.grad.array)
+        x.grad = None
+    np.testing.assert_array_equal(*found)
+
+
+def test_errors_leave_no_cycles() -> None:
+    def fail() -> None:
+        with pytest.raises(ShapeError):
+            mul(leaf(4), leaf(3))
+        with pytest.raises(ShapeError):
+            linear(leaf(4, 4), leaf(3, 3))
+
+    fail()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            fail()
+        found = [type(x) for x in collected()]
+        assert Tensor not in found and ShapeError not in found
+    finally:
+        gc.enable()
+
+
+def collected() -> list:
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        gc.collect()
+        return list(gc.garbage)
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()

@@ -287,7 +287,7 @@ BAD = [
     (["train", "--recipe", "mnist", "--set", "data=nowhere"], "nowhere/train-images"),
     (["train", "--recipe", "mnist", "--set", "data=mnist"], "200 images but 150 labels"),
     (["train", "--recipe", "mnist", "--set", "data=torn"], "not a complete gzip file"),
-    (["verify", "--row", "ad"], "the operator table has no row 'ad'; did you mean 'add'?"),
+    (["verify", "--row", "matmull"], "no row 'matmull'; did you mean 'matmul'?"),
     (["verify", "--examples", "0"], "0 is not in the range x>=1"),
     (["train", "--config", "nowhere.json"], "nowhere.json: No such file"),
     (["train", "--config", "text.txt"], "text.txt is not JSON"),

@@ -163,6 +163,16 @@ def test_import_loads_no_oracle_or_extra():
     assert not new.intersection(optional)
 
 
+def test_stub_is_what_its_generator_says():
+    """Editors see the methods that the operators attach; compared in a process of its own."""
+    done = python(
+        "-c", "import sys; from minidl.testing.stubs import stub; sys.stdout.write(stub())"
+    )
+    assert done.returncode == 0, done.stderr
+    stored = (ROOT / "minidl/tensor/core.pyi").read_text(encoding="utf-8")
+    assert stored == done.stdout, "run `python -m minidl.testing.stubs`"
+
+
 # Dependencies
 
 

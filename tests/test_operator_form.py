@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import weakref
+from typing import Any
 
 import numpy as np
 import pytest
 
 from minidl.autograd import grad, no_grad
+from minidl.backends import local
 from minidl.errors import DTypeError, GradientError, MinidlError, ShapeError
 from minidl.ops import (
     add,
@@ -182,6 +184,60 @@ def test_unneeded_values_may_be_written() -> None:
     assert x.grad.array.tolist() == [1.0] * 3
 
 
+def test_write_through_a_view_of_a_transposed_root() -> None:
+    x = Tensor(rng.standard_normal((2, 3))).requires_grad_()
+    y = mul(x.T, 1.0)  # its elements lie in column order
+    v = y.T.view(-1)
+    v.mul_(3.0)
+    v[0].mul_(2.0)
+    (g,) = grad(sum(mul(mul(y, y), y)), x, create_graph=True)
+    sum(g).backward()
+    factor = np.where(np.arange(6).reshape(2, 3) == 0, 6.0, 3.0)
+    np.testing.assert_allclose(g.array, 3 * factor**3 * x.array**2)
+    np.testing.assert_allclose(x.grad.array, 6 * factor**3 * x.array)
+
+
+def test_gradient_of_a_write_may_arrive_expanded() -> None:
+    x = Tensor(rng.standard_normal((2, 3))).requires_grad_()
+    y = mul(x, 1.0)
+    y.view(-1).mul_(2.0)
+    sum(mul(y.sum(0), Tensor(np.arange(3.0)))).backward()
+    np.testing.assert_array_equal(x.grad.array, np.tile(2 * np.arange(3.0), (2, 1)))
+
+
+def test_detaching_a_root_in_place_leaves_its_views_alone() -> None:
+    x = Tensor(np.ones(3)).requires_grad_()
+    y = mul(x, 2.0)
+    v = y[0]
+    y.detach_()
+    v.backward()
+    np.testing.assert_array_equal(x.grad.array, [2.0, 0.0, 0.0])
+
+
+def test_view_that_is_a_leaf_is_not_written() -> None:
+    v = Tensor(np.ones(3))[0].requires_grad_()
+    with pytest.raises(GradientError, match="a leaf that requires gradients"):
+        v.mul_(2.0)
+
+
+def test_overwritten_value_has_zero_gradient() -> None:
+    x = Tensor(np.ones(3)).requires_grad_()
+    y = mul(x, 2.0)
+    y.fill_(1.0)
+    sum(y).backward()
+    np.testing.assert_array_equal(x.grad.array, np.zeros(3))
+
+
+def test_graph_that_keeps_no_arrays_can_be_passed_twice() -> None:
+    x = Tensor(np.ones(3)).requires_grad_()
+    y = x.clone()
+    y[0] = 5.0
+    out = sum(y)
+    out.backward()
+    out.backward()
+    np.testing.assert_array_equal(x.grad.array, [0.0, 2.0, 2.0])
+
+
 def test_leaf_that_requires_grad_is_not_written() -> None:
     x = leaf(3)
     with pytest.raises(GradientError, match=r"\[add_\] a leaf that requires gradients"):
@@ -281,3 +337,16 @@ def test_messages_name_operator_rule_and_shapes() -> None:
         linear(leaf(8, 5), leaf(3, 7))
     with pytest.raises(DTypeError, match=r"wrap it with minidl.tensor"):
         add(leaf(3), np.ones(3))
+
+
+def test_operators_run_inside_of_a_running_kernel() -> None:
+    def interrupt() -> Any:  # as a signal handler or a __del__ does
+        x = Tensor(np.ones(3)).requires_grad_()
+        y = mul(x, Tensor(np.float32(2) * np.ones(3, np.float16)))
+        y[0] = 1.0
+        sum(y).backward()
+        plain = Tensor(np.ones(3))
+        plain.mul_(2.0)
+        return x.grad.array.tolist(), plain.array.tolist()
+
+    assert local.state.enter(interrupt) == ([0.0, 2.0, 2.0], [2.0, 2.0, 2.0])

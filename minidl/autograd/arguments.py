@@ -113,6 +113,13 @@ def _described(values: Sequence[Any], dtypes: bool = True) -> str:
 
 def explain(op: Any, error: Exception, *operands: Any) -> Exception:
     """The error that users see for one raised by a forward."""
+    shown = _explained(op, error, operands)
+    if shown is not error:
+        shown.__cause__ = error  # `raise shown from error` would make a cycle of the others
+    return shown
+
+
+def _explained(op: Any, error: Exception, operands: Sequence[Any]) -> Exception:
     if isinstance(error, MinidlError):
         if error.operator is None:
             error.operator = op.name

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import weakref
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from minidl.autograd.anomaly import check_gradients
-from minidl.autograd.node import Node, constant
+from minidl.autograd.node import Node, Retain, constant, hooks_of, retained
 from minidl.autograd.op import register_gradients
 from minidl.backends import local
 from minidl.dtypes import FLOAT
@@ -57,7 +57,7 @@ def _count_uses(roots: Iterable[Any]) -> dict[Any, int]:
 
 def _leading_to(roots: Iterable[Any], wanted: set[Any]) -> set[Any]:
     """The nodes among those that `roots` reach through which a wanted node or leaf is reached."""
-    needed = set(wanted)
+    through: set[Any] = set()
     seen: set[Any] = set()
     stack = [(root, False) for root in roots]
     while stack:
@@ -66,13 +66,13 @@ def _leading_to(roots: Iterable[Any], wanted: set[Any]) -> set[Any]:
             continue
         sources = [_target(edge) for edge in target.edges if edge is not None]
         if done:
-            if any(source in needed for source in sources):
-                needed.add(target)
+            if any(source in wanted or source in through for source in sources):
+                through.add(target)
         elif target not in seen:
             seen.add(target)
             stack.append((target, True))
             stack += [(source, False) for source in sources]
-    return needed
+    return through
 
 
 class _Pass:
@@ -97,6 +97,14 @@ class _Pass:
             else:
                 shape, dtype = edge.shape, edge.dtype
         if g.array.shape != shape:
+            extra = g.array.ndim - len(shape)
+            pairs = zip(shape, g.array.shape[max(extra, 0) :], strict=False)
+            if extra < 0 or any([n != m and n != 1 for n, m in pairs]):
+                raise ShapeError(
+                    "a gradient must have the shape of its value, or one that sums down to it",
+                    operator="backward",
+                    got=f"{g.array.shape}, {shape}",
+                )
             g, own = _Operators.sum_to(g, shape), False
         if g.array.dtype != dtype:
             g, own = _Operators.cast(g, dtype), False
@@ -125,7 +133,7 @@ def _takes_over(r: Tensor, g: Any, node: Node, results: tuple) -> bool:
     flags = array.flags
     if not (node.op.fresh and flags.owndata and flags.writeable and flags.c_contiguous):
         return False
-    if r is g or r.tracked or (type(g) is tuple and any(r is part for part in g)):
+    if r.tracked or (g.array is array if type(g) is not tuple else any(r is part for part in g)):
         return False
     for value in node.saved:
         if value is array:
@@ -157,9 +165,11 @@ def _run(
 ) -> None:
     """Propagate (edge, gradient) pairs; fill `captured`, or accumulate into leaves if None."""
     targets = [_target(edge) for edge, _ in roots]
-    needed = None
+    through = needed = None  # nodes to run, and what a gradient is delivered to; None is all
     if captured is not None:
-        needed = _leading_to(targets, {_target(edge) for edge in captured})
+        wanted = {_target(edge) for edge in captured}
+        through = _leading_to(targets, wanted)
+        needed = through | wanted
     uses = _count_uses(targets)
     stream = _Pass(create_graph)
     for edge, g in roots:
@@ -177,7 +187,7 @@ def _run(
             g = _node_hooks(node, g)
         if captured is not None and g is not None:
             _capture_node(node, g, captured)
-        used = g is not None and (needed is None or node in needed)
+        used = g is not None and (through is None or node in through)
         if used:
             if type(g) is list:
                 g = _whole(node, g) if node.op.materialize else tuple(g)
@@ -197,7 +207,7 @@ def _run(
             uses[target] = left
             if not left:
                 ready.append(target)
-        if used and not retain_graph and node.saved:
+        if used and not retain_graph and node.op.frees:
             node.saved = node.call = None
 
 
@@ -229,29 +239,36 @@ def _capture_node(node: Node, g: Any, captured: dict[Any, Any]) -> None:
 
 
 def _finish_leaf(leaf: Tensor, g: Tensor, stream: _Pass, captured: dict | None) -> None:
+    own = (leaf, 0) in stream.owned
     if leaf.hooks:
-        hooked = _apply_hooks(leaf.hooks.values(), g, "a leaf")
-        if hooked is not g:
-            g = hooked
-            stream.owned.discard((leaf, 0))
+        g, own = _apply_hooks(leaf.hooks.values(), g, "a leaf"), False  # a hook may have kept it
     if captured is not None:
         if leaf in captured:
             captured[leaf] = g
-        return
-    if leaf._grad is not None:
-        if stream.create_graph:
-            leaf._grad = _Operators.add(leaf._grad, g)
+    elif leaf.tracked:  # it may have been switched off since
+        _accumulate(leaf, g, stream.create_graph, own)
+
+
+def _accumulate(x: Tensor, g: Tensor, create_graph: bool, own: bool = False) -> None:
+    """Add `g` to `x.grad`; `own` says that nobody else holds the buffer of `g`."""
+    if x._grad is not None:
+        if create_graph:
+            x._grad = _Operators.add(x._grad, g)
         else:
-            _Operators.add_(leaf._grad, g)
-    elif g.tracked or ((leaf, 0) in stream.owned and g.array.flags.owndata):
-        leaf._grad = g
+            _Operators.add_(x._grad, g)
+    elif g.tracked or (own and g.array.flags.owndata and g.array.flags.c_contiguous):
+        x._grad = g
     else:
-        leaf._grad = constant(np.array(g.array, order="C"))
+        x._grad = constant(np.array(g.array, order="C"))
 
 
-def _roots(
-    outputs: Sequence[Tensor], gradients: Sequence[Tensor | None], function: str
-) -> list[tuple[Any, Tensor]]:
+def _roots(tensors: Any, grad_tensors: Any, function: str) -> list[tuple[Any, Tensor]]:
+    outputs = [tensors] if type(tensors) is Tensor else list(tensors)
+    several = isinstance(grad_tensors, list | tuple)
+    gradients: Sequence[Any] = grad_tensors if several else [grad_tensors] * len(outputs)
+    if len(gradients) != len(outputs):
+        got = f"{len(gradients)} for {len(outputs)}"
+        raise GradientError("there must be one gradient per output", operator=function, got=got)
     pairs = []
     for output, g in zip(outputs, gradients, strict=True):
         if type(output) is not Tensor:
@@ -306,23 +323,15 @@ def backward(
     element). Raises GradientError without a graph, after it was freed, or where a saved tensor
     was written in place. Reverse-mode accumulation (Griewank and Walther 2008).
     """
-    outputs = [tensors] if type(tensors) is Tensor else list(tensors)
-    if not isinstance(grad_tensors, list | tuple):
-        gradients: list[Any] = [grad_tensors] * len(outputs)
-    else:
-        gradients = list(grad_tensors)
-    if len(gradients) != len(outputs):
-        raise GradientError(f"{len(gradients)} gradients for {len(outputs)} outputs")
-    roots = _roots(outputs, gradients, "backward")
+    roots = _roots(tensors, grad_tensors, "backward")
     if inputs is None:
         _run_in_mode(roots, retain_graph, create_graph, None)
         return
-    wanted = [inputs] if type(inputs) is Tensor else list(inputs)
+    wanted = list(dict.fromkeys((inputs,) if type(inputs) is Tensor else inputs))
     found = _captured(roots, wanted, retain_graph, create_graph, "backward")
     for x, g in zip(wanted, found, strict=True):
         if g is not None:
-            stream = _Pass(create_graph)
-            _finish_leaf(x, g, stream, None)
+            _accumulate(x, g, create_graph)
 
 
 def _captured(
@@ -358,15 +367,9 @@ def grad(
     """
     if is_grads_batched:
         raise NotImplementedError("[grad] is_grads_batched: call grad once per row instead")
-    outs = [outputs] if type(outputs) is Tensor else list(outputs)
+    roots = _roots(outputs, grad_outputs, "grad")
     wanted = [inputs] if type(inputs) is Tensor else list(inputs)
-    if not isinstance(grad_outputs, list | tuple):
-        given: list[Any] = [grad_outputs] * len(outs)
-    else:
-        given = list(grad_outputs)
-    if len(given) != len(outs):
-        raise GradientError(f"{len(given)} gradients for {len(outs)} outputs", operator="grad")
-    found = _captured(_roots(outs, given, "grad"), wanted, retain_graph, create_graph, "grad")
+    found = _captured(roots, wanted, retain_graph, create_graph, "grad")
     for i, g in enumerate(found):
         if g is None:
             if materialize_grads:
@@ -404,11 +407,10 @@ def _backward_method(
 class RemovableHandle:
     """Takes a hook away again: `handle.remove()`, or leave its `with` block."""
 
-    _next = 0
+    _ids = itertools.count()
 
     def __init__(self, hooks: dict[int, Callable]) -> None:
-        RemovableHandle._next += 1
-        self.id = RemovableHandle._next
+        self.id = next(self._ids)
         self._hooks = hooks
 
     def remove(self) -> None:
@@ -433,10 +435,7 @@ def _register_hook(self: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Rem
             self.hooks = {}
         hooks = self.hooks
     else:
-        node, i = self.node if type(self.node) is tuple else (self.node, 0)
-        if node.hooks is None:
-            node.hooks = {}
-        hooks = node.hooks.setdefault(i, {})
+        hooks = hooks_of(self.node)
     handle = RemovableHandle(hooks)
     hooks[handle.id] = hook
     return handle
@@ -444,17 +443,10 @@ def _register_hook(self: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Rem
 
 def _retain_grad(self: Tensor) -> None:
     """Keep the gradient of this result in its `.grad`."""
-    if self.is_leaf:
-        return
-    me = weakref.ref(self)
-
-    def keep(g: Tensor) -> None:
-        tensor = me()
-        if tensor is not None:
-            before = tensor._grad
-            tensor._grad = _Operators.add(before, g) if before is not None else g
-
-    _register_hook(self, keep)
+    if not self.requires_grad:
+        raise GradientError("needs a tensor that requires gradients", operator="retain_grad")
+    if self.node is not None and not retained(self):
+        _register_hook(self, Retain(self, _accumulate))
 
 
 Tensor.backward = _backward_method  # type: ignore[attr-defined]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from minidl.autograd.modes import no_grad
 from minidl.autograd.node import Node, check_versions, constant, edge_of, rebuilt, show
 from minidl.backends import local
 from minidl.dtypes import FLOAT
-from minidl.errors import GradientError, UnsupportedError
+from minidl.errors import DTypeError, GradientError, UnsupportedError
 from minidl.tensor import Tensor
 
 
@@ -24,10 +27,17 @@ class Context:
         self._dirty: tuple[Tensor, ...] = ()
         self._non_differentiable: tuple[Tensor, ...] = ()
         self._materialize = True
-        self._node: Node | None = None  # while backward runs: a lasting one would be a cycle
+        self._node: Any = type(None)  # a weak reference, called; the node holds this context
 
     def save_for_backward(self, *tensors: Tensor | None) -> None:
         """Keep inputs and outputs for `backward`, which finds them in `saved_tensors`."""
+        for x in tensors:
+            if x is not None and type(x) is not Tensor:
+                raise DTypeError(
+                    "save_for_backward takes Tensors; keep other values as attributes of ctx",
+                    operator=self._name,
+                    got=type(x).__name__,
+                )
         self._to_save = tensors
 
     def mark_dirty(self, *tensors: Tensor) -> None:
@@ -45,7 +55,7 @@ class Context:
     @property
     def saved_tensors(self) -> tuple[Any, ...]:
         """The tensors that `save_for_backward` kept."""
-        node = self._node
+        node = self._node()
         if node is None:  # in forward or setup_context
             return self._to_save
         saved = node.saved
@@ -81,12 +91,13 @@ class Context:
             saved.append((x.array, edge, output))
             guards += [x.storage, x.storage.version]
         node.saved, node.guards, self._to_save = tuple(saved), tuple(guards), ()
+        self._node = weakref.ref(node)
 
 
 class _FunctionOperator:
     """What a node needs of its operator, for one call of a Function."""
 
-    fresh = False
+    fresh, frees = False, True
     fast = None
 
     def __init__(self, function: type[Function], ctx: Context) -> None:
@@ -99,12 +110,7 @@ class _FunctionOperator:
         return self.ctx._materialize
 
     def backward(self, node: Node, g: Any, create_graph: bool) -> tuple:
-        ctx = self.ctx
-        ctx._node = node
-        try:
-            result = self.function.backward(ctx, *(g if type(g) is tuple else (g,)))
-        finally:
-            ctx._node = None
+        result = self.function.backward(self.ctx, *(g if type(g) is tuple else (g,)))
         results = result if isinstance(result, tuple) else (result,)
         count = len(node.edges)
         if len(results) < count or any(r is not None for r in results[count:]):
@@ -164,8 +170,13 @@ class Function:
                     "a view or a leaf that requires gradients cannot be marked dirty",
                     operator=cls.__name__,
                 )
+        shared = {x.storage for x in args if type(x) is Tensor}
         outputs = tuple(
-            y.detach() if type(y) is Tensor and id(y) not in dirty and _is_argument(y, args) else y
+            # a write into an output that shares an input's elements would change the input
+            # behind its history (PyTorch refuses such writes): it gets elements of its own
+            (constant(y.array.copy()) if recorded else y.detach())
+            if type(y) is Tensor and id(y) not in dirty and y.storage in shared
+            else y
             for y in raw
         )
         if recorded:
@@ -176,7 +187,7 @@ class Function:
     def _record(cls, ctx: Context, args: tuple, edges: tuple, raw: tuple, outputs: tuple) -> None:
         fixed = {id(y) for y in ctx._non_differentiable}
         shapes: Any = [y.array.shape if type(y) is Tensor else () for y in outputs]
-        dtypes: Any = [y.array.dtype if type(y) is Tensor else None for y in outputs]
+        dtypes: Any = [y.array.dtype if type(y) is Tensor else np.dtype(int) for y in outputs]
         single = len(outputs) == 1
         if single:
             (shapes,), (dtypes,) = shapes, dtypes
@@ -190,14 +201,10 @@ class Function:
         show(node)
 
 
-def _is_argument(y: Tensor, args: tuple) -> bool:
-    return any(y is x for x in args)
-
-
 class _Once:
     """The operator of gradients that were computed without a graph."""
 
-    fresh = False
+    fresh = frees = False
     fast = None
 
     def __init__(self, name: str) -> None:

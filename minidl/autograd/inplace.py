@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.autograd.node import Node, constant, edge_of, show
+from minidl.autograd.node import Node, constant, edge_of, rebuilt, replace_history
 from minidl.backends import local
 from minidl.dtypes import can_cast
 from minidl.errors import DTypeError, GradientError, MinidlError, ShapeError
@@ -34,6 +34,12 @@ def inplace_form(direct: Callable | None, functional: Any, name: str | None = No
             if input.tracked:
                 source.node, source.tracked = (input.node or input), True
         out = functional(source, *args, **kwargs)
+        if out.array.shape != input.array.shape:
+            raise ShapeError(
+                "the other arguments must broadcast to the tensor that is written into",
+                operator=label,
+                got=f"{input.shape}, result {out.shape}",
+            )
         write(label, input, out, recording)
         return input
 
@@ -53,7 +59,7 @@ def inplace_form(direct: Callable | None, functional: Any, name: str | None = No
             value = other.array if type(other) is Tensor else other
             try:
                 assert direct is not None
-                state.run(direct, state.cpu, input.array, value, *args[1:], **kwargs)
+                state.enter(direct, state.cpu, input.array, value, *args[1:], **kwargs)
             except Exception:
                 return function(input, *args, **kwargs)  # which says what is wrong
             input.storage.version += 1
@@ -98,7 +104,7 @@ def writable(name: str, x: Any) -> bool:
                     "a view taken under no_grad cannot be written in place while recording",
                     operator=name,
                 )
-        elif x.tracked and x.node is None:
+        if x.tracked and x.node is None:
             raise GradientError(
                 "a leaf that requires gradients cannot be written in place; use no_grad() or .data",
                 operator=name,
@@ -126,16 +132,17 @@ def write(name: str, x: Tensor, value: Tensor, recording: bool) -> None:
         return
     if x.base is None:
         if x.tracked or value.tracked:
-            node = Node(WRITE, (None, edge_of(value)), ((),), x.array.shape, x.array.dtype)
-            x.node, x.tracked = node, True
-            show(node)
+            # nothing of the old value is left: its gradient is zero, or part of the new value's
+            edges = (None if value.tracked else edge_of(x), edge_of(value))
+            replace_history(x, Node(WRITE, edges, ((), ()), x.array.shape, x.array.dtype))
         return
     root = x.base.root
     if root.tracked or value.tracked:
         edges = (edge_of(root), edge_of(value))
-        node = Node(WRITE, edges, (x.base.chain,), root.array.shape, root.array.dtype)
-        root.node, root.tracked = node, True
-        show(node)
+        steps = root.array.strides
+        order = tuple(sorted(range(len(steps)), key=lambda i: -abs(steps[i])))
+        saved = (x.base.chain, order)
+        replace_history(root, Node(WRITE, edges, saved, root.array.shape, root.array.dtype))
         x.refresh()
 
 
@@ -143,27 +150,36 @@ class _Write:
     """History of a tensor after a write through a view of it (PyTorch's CopySlices)."""
 
     name = "write"
-    fresh = False
+    fresh = frees = False
     fast = None
 
     def backward(self, node: Node, g: Any, create_graph: bool) -> tuple:
-        (chain,) = node.saved
+        chain, order = node.saved
+        before, written = node.edges
         if not chain:
-            return (None, g)
-        kept = None if node.edges[0] is None else write_view(g, None, chain)
-        return kept, (None if node.edges[1] is None else replay(g, chain))
+            return (None if before is None else constant(np.zeros(node.shape, node.dtype))), g
+        g = _ordered(g, order)
+        kept = None if before is None else _without(g, chain, order)
+        return kept, (None if written is None else replay(g, chain))
 
 
 WRITE = _Write()
 
 
-def write_view(x: Tensor, value: Tensor | None, chain: tuple) -> Tensor:
-    """A copy of `x` in which the elements seen through `chain` are `value` (None: zeros)."""
-    out = constant(np.array(x.array, order="C"))
-    target = replay(constant(out.array), chain).array
-    target[...] = 0 if value is None else value.array
-    if local.state.recording and (x.requires_grad or (value is not None and value.requires_grad)):
-        edges = (edge_of(x), None if value is None else edge_of(value))
-        out.node = Node(WRITE, edges, (chain,), x.array.shape, x.array.dtype)
+def _ordered(x: Tensor, order: tuple[int, ...]) -> Tensor:
+    """`x` with its axes in memory in `order`, slowest first: which views exist depends on it."""
+    moved = x.array.transpose(order)
+    if moved.flags.c_contiguous:
+        return x
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return rebuilt(np.ascontiguousarray(moved).transpose(back), edge_of(x))
+
+
+def _without(x: Tensor, chain: tuple, order: tuple[int, ...]) -> Tensor:
+    """A copy of `x` in which the elements seen through `chain` are zero."""
+    out = constant(np.array(x.array, order="K"))
+    replay(constant(out.array), chain).array[...] = 0
+    if local.state.recording and x.tracked:
+        out.node = Node(WRITE, (edge_of(x), None), (chain, order), x.array.shape, x.array.dtype)
         out.tracked = True
     return out

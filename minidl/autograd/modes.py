@@ -18,7 +18,7 @@ class _Mode:
     """A value of `recording` for a block (context manager) or a function (decorator)."""
 
     recording: Any = False
-    inference = False
+    inference: bool | None = None  # None: as it is
 
     def __init__(self) -> None:
         self._before: list[tuple[Any, bool]] = []
@@ -26,7 +26,14 @@ class _Mode:
     def __enter__(self) -> None:
         state = local.state
         self._before.append((state.recording, state.inference))
-        state.recording, state.inference = self.recording, self.inference
+        self._activate()
+
+    def _activate(self) -> None:
+        state = local.state
+        if self.recording is not True or not state.recording:  # a recorder that is active stays
+            state.recording = self.recording
+        if self.inference is not None:
+            state.inference = self.inference
 
     def __exit__(self, *error: Any) -> None:
         state = local.state
@@ -79,10 +86,11 @@ class set_grad_enabled(_Mode):  # noqa: N801
         state = local.state
         self.recording = bool(mode)
         self._outer = (state.recording, state.inference)
-        state.recording = self.recording
+        self._activate()
 
     def __enter__(self) -> None:
         self._before.append(self._outer)
+        self._activate()
 
     def _copy(self) -> _Mode:
         return type(self)(self.recording)
@@ -96,7 +104,9 @@ class set_grad_enabled(_Mode):  # noqa: N801
 class inference_mode(_Mode):  # noqa: N801
     """`no_grad` for code that never trains: also reported by `is_inference_mode_enabled`."""
 
-    inference = True
+    def __new__(cls, mode: Any = True) -> Any:
+        """Decorate at once when used as `@inference_mode` without parentheses."""
+        return super().__new__(cls) if isinstance(mode, bool) else cls()(mode)
 
     def __init__(self, mode: bool = True) -> None:
         super().__init__()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from minidl.backends import local
@@ -100,7 +101,7 @@ class _Alias:
     """The operator of a tensor that stands for a saved array: its gradient is `g` itself."""
 
     name = "alias"
-    fresh = False
+    fresh = frees = False
     fast = None
 
     def backward(self, node: Node, g: Any, create_graph: bool) -> tuple:
@@ -127,6 +128,44 @@ def edge_of(x: Tensor) -> Any:
     if x.base is not None:
         x.refresh()
     return (x.node or x) if x.tracked else None
+
+
+def hooks_of(edge: Any) -> dict[int, Any]:
+    """The hooks of one output of a node."""
+    node, i = edge if type(edge) is tuple else (edge, 0)
+    if node.hooks is None:
+        node.hooks = {}
+    return node.hooks.setdefault(i, {})
+
+
+class Retain:
+    """The hook of `retain_grad`; it follows its tensor through in-place writes."""
+
+    def __init__(self, tensor: Tensor, accumulate: Callable) -> None:
+        self.tensor, self.accumulate = weakref.ref(tensor), accumulate
+
+    def __call__(self, g: Tensor) -> None:
+        """Add `g` to the tensor's `.grad`."""
+        tensor = self.tensor()
+        if tensor is not None:
+            self.accumulate(tensor, g, create_graph=True)
+
+
+def retained(x: Tensor) -> dict[int, Any]:
+    """Those hooks of the node of `x` that belong to the tensor itself (`retain_grad`)."""
+    node, i = x.node if type(x.node) is tuple else (x.node, 0)
+    hooks = node.hooks.get(i, {}) if node.hooks else {}
+    return {key: hook for key, hook in hooks.items() if type(hook) is Retain and hook.tensor() is x}
+
+
+def replace_history(x: Tensor, node: Node) -> None:
+    """Give `x`, which was written in place, the node of what was written."""
+    if x.node is not None and (kept := retained(x)):
+        for key in kept:
+            del hooks_of(x.node)[key]
+        hooks_of(node).update(kept)
+    x.node, x.tracked = node, True
+    show(node)
 
 
 def show(node: Node) -> None:

@@ -21,6 +21,7 @@ from minidl.autograd.inplace import in_place, inplace_form, writable, write
 from minidl.autograd.node import Node, check_versions, constant, edge_of, lent, rebuilt
 from minidl.autograd.specialise import backward_source_of, source_of
 from minidl.backends import local
+from minidl.backends.table import entered
 from minidl.errors import GradientError
 from minidl.tensor import Storage, Tensor, View
 
@@ -29,6 +30,7 @@ __all__ = [
     "Index",
     "Operator",
     "constant",
+    "explain",
     "in_place",
     "op",
     "register_gradients",
@@ -53,6 +55,7 @@ class Operator:
     """What `@op` knows of an operator; `function` is what users call."""
 
     fresh = True  # gradients are made by operators: what they return is nobody else's
+    frees = False  # whether a node keeps arrays, which go after its backward
     materialize = True  # a missing gradient of one of several outputs arrives as zeros
 
     def __init__(self, forward: Callable, name: str, options: dict[str, Any]) -> None:
@@ -109,6 +112,7 @@ class Operator:
         self.needs_position = names.index("needs") if self.wants_needs else 0
         for name in self.saves:
             self.plan.append(self._plan(name))
+        self.frees = any(how != PLAIN for how, _ in self.plan)
         self.gradient = gradient
         return gradient
 
@@ -227,9 +231,9 @@ def _specialise(op: Operator) -> Any:
     exec(compile(source, filename, "exec"), namespace, made)
     op.fast = made.get("backward")
     new = made["specialised"]
-    function.__code__ = new.__code__
     function.__defaults__ = new.__defaults__
     function.__kwdefaults__ = new.__kwdefaults__
+    function.__code__ = new.__code__  # last: another thread may be calling
     return function
 
 
@@ -250,6 +254,7 @@ _HELPERS = {
     "SEQUENCE": sequence,
     "ROUNDED": rounded,
     "EXPLAIN": explain,
+    "ENTERED": entered,
     "EDGE": edge_of,
     "CHECK": check_versions,
     "LENT": lent,

@@ -15,9 +15,10 @@ an operator can collide with them. For `mul(input, other)` the result reads
         elif ...                                    (one Python scalar; anything else)
         _s = LOCAL.state
         try:
-            _out = _s.run(FORWARD, _s.cpu, _input, _other)
+            _out = _s.enter(FORWARD, _s.cpu, _input, _other)
         except Exception as _error:
-            raise EXPLAIN(OP, _error, input, other) from _error
+            if not ENTERED(_error): raise EXPLAIN(OP, _error, input, other)
+            _out = FORWARD(_s.cpu, _input, _other)
         ...                                         (wrap, record)
 """
 
@@ -180,9 +181,10 @@ def _run(op: Any) -> list[str]:
     lines = [
         "_s = LOCAL.state",
         "try:",
-        f"    _out = _s.run(FORWARD, _s.cpu, {', '.join(values)})",
+        f"    _out = _s.enter(FORWARD, _s.cpu, {', '.join(values)})",
         "except Exception as _error:",
-        f"    raise EXPLAIN(OP, _error, {', '.join(shown)}) from _error",
+        f"    if not ENTERED(_error): raise EXPLAIN(OP, _error, {', '.join(shown)})",
+        f"    _out = FORWARD(_s.cpu, {', '.join(values)})",
     ]
     if op.promote is not None:
         lines += [

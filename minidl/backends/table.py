@@ -148,21 +148,36 @@ def table_named(name: str) -> Kernels:
 class ThreadState:
     """What is active in one thread.
 
-    `cpu` is the active kernel table. `run` calls a function with NumPy's floating point warnings
+    `cpu` is the active kernel table. `enter` calls a function with NumPy's floating point warnings
     off, in a context of its own (inf and nan are results here, as in PyTorch; the caller's own
-    NumPy settings are left alone). `recording` belongs to `autograd.modes`: False, True, or a
-    function that is shown every node.
+    NumPy settings are left alone); it raises RuntimeError inside of itself, as from a signal
+    handler or a `__del__` that interrupts a kernel. `recording` belongs to `autograd.modes`: False,
+    True, or a function that is shown every node.
     """
 
-    __slots__ = ("cpu", "run", "recording", "inference")
+    __slots__ = ("cpu", "enter", "recording", "inference")
 
     def __init__(self) -> None:
         self.cpu = table_named(os.environ.get("MINIDL_BACKEND") or "default")
         context = contextvars.copy_context()
         context.run(np.seterr, all="ignore")
-        self.run = context.run
+        self.enter = context.run
         self.recording: Any = True
         self.inference = False
+
+    def run(self, function: Callable, *args: Any, **kwargs: Any) -> Any:
+        """`enter`, or the plain call where the context is entered already."""
+        try:
+            return self.enter(function, *args, **kwargs)
+        except RuntimeError as error:
+            if not entered(error):
+                raise
+        return function(*args, **kwargs)
+
+
+def entered(error: BaseException) -> bool:
+    """Whether `error` says that a thread's context was entered from inside of itself."""
+    return type(error) is RuntimeError and str(error).startswith("cannot enter context")
 
 
 class Local(threading.local):

@@ -148,19 +148,21 @@ from minidl.ops.embedding import (
 )
 from minidl.ops.index import (
     argwhere,
-    gather,
     getitem,
+    index_put,
+    narrow,
+    nonzero,
+    select,
+)
+from minidl.ops.along import (
+    gather,
     index_add,
     index_copy,
     index_fill,
-    index_put,
     index_select,
     masked_scatter,
-    narrow,
-    nonzero,
     scatter,
     scatter_add,
-    select,
     take,
     take_along_dim,
 )

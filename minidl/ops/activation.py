@@ -56,13 +56,14 @@ def _inside(k: Any, grad: Array, x: Array, low: float, high: float | None) -> An
     As in PyTorch, where relu passes on the gradient of NaN and hardtanh does not.
     """
     if high is None:
-        keep = k.logical_not(k.le(x, low))
+        goes = k.le(x, low)
     else:
-        keep = k.logical_and(k.gt(x, low), k.lt(x, high))
+        goes = k.logical_not(k.logical_and(k.gt(x, low), k.lt(x, high)))
     # a bit mask: neither branches, as `where` would, nor makes NaN of an infinite grad
     bits = np.int32 if grad.itemsize == 4 else np.int64
-    mask = k.neg(k.asarray(keep, bits))  # -1, all bits set, where the element stays
-    return k.bitwise_and(grad.view(bits), mask).view(grad.dtype)
+    mask = k.asarray(goes, bits)
+    k.sub(mask, 1, out=mask)  # -1, all bits set, where the element stays
+    return k.bitwise_and(mask, grad.view(bits), out=mask).view(grad.dtype)
 
 
 @_inside.gradient
@@ -74,7 +75,8 @@ def _(g: Tensor, x: Tensor, low: float, high: float | None, needs: Any) -> Any:
 def _relu(k: Any, input: Array) -> Any:
     if input.dtype.kind == "b":
         raise DTypeError("not for bool tensors")
-    return k.maximum(input, 0)
+    # a clip to infinity takes half the time of a maximum with a number
+    return k.clip(input, 0, math.inf) if input.dtype.kind == "f" else k.maximum(input, 0)
 
 
 @_relu.gradient
@@ -85,7 +87,8 @@ def _(g: Tensor, out: Tensor) -> Any:
 @method("relu_")
 @op(inplace_of=_relu)
 def relu_(k: Any, input: Array, other: None = None) -> Any:
-    k.maximum(input, 0, out=input)
+    """`relu`, written into `input`."""
+    k.clip(input, 0, math.inf, out=input)
 
 
 @method("relu")
@@ -176,9 +179,7 @@ def _(g: Tensor, input: Tensor, alpha: float, scale: float, rate: float) -> Any:
 
 
 @op
-def _elu_backward(
-    k: Any, grad: Array, x: Array, alpha: float, scale: float, rate: float
-) -> Any:
+def _elu_backward(k: Any, grad: Array, x: Array, alpha: float, scale: float, rate: float) -> Any:
     low = k.minimum(x, 0)
     slope = k.exp(low if rate == 1 else k.mul(low, rate))
     if alpha * rate != 1:

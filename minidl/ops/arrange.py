@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.autograd.node import Node, edge_of, show
 from minidl.autograd.op import Array, constant, op
 from minidl.backends import local
 from minidl.errors import (
@@ -16,9 +17,10 @@ from minidl.errors import (
     ShapeError,
     UnsupportedError,
 )
+from minidl.ops.along import index_select
 from minidl.ops.convert import clone
-from minidl.ops.creation import sizes
-from minidl.ops.index import getitem, index_select
+from minidl.ops.creation import full, sizes
+from minidl.ops.index import getitem
 from minidl.ops.method import method
 from minidl.ops.views import (
     atleast_1d,
@@ -136,33 +138,40 @@ def column_stack(tensors: Sequence[Tensor]) -> Tensor:
 # ---------------------------------------------------------------- apart
 
 
-@functools.cache
-def _splitter(count: int) -> Any:
-    """The operator with `count` outputs, whose one gradient joins what the parts would each pad."""
+class _Split:
+    """The operator behind all parts of a tensor: one gradient joins what each would have padded."""
 
-    def split(k: Any, input: Array, dim: int, indices: tuple) -> Any:
-        return tuple([input[index] for index in indices])
+    name = "split"
+    fresh = materialize = True
+    frees = False
+    fast = None
 
-    def gradient(g: Any, dim: int, indices: tuple) -> Any:
-        # an integer removed the axis, a slice kept it
-        return (stack if type(indices[0][dim]) is int else cat)(list(g), dim)
+    def __init__(self, join: Any, dim: int) -> None:
+        self.join = join
+        self.dim = dim
 
-    made = op(outputs=count, promote=None)(split)
-    made.gradient(gradient)
-    return made
+    def backward(self, node: Node, g: Any, create_graph: bool) -> tuple:
+        return (self.join(list(g), self.dim),)
 
 
 def _parts(input: Tensor, dim: int, items: Sequence[Any]) -> tuple[Tensor, ...]:
     """Views of `input`, one per slice or integer of axis `dim`, that together cover it."""
-    indices = tuple([(*(slice(None),) * dim, item, Ellipsis) for item in items])
+    indices = [(*(slice(None),) * dim, item, Ellipsis) for item in items]
     if len(items) < 2 or local.state.recording is False or not input.requires_grad:
         return tuple([getitem(input, index) for index in indices])
-    parts = _splitter(len(items))(input, dim, indices)
-    for part, index in zip(parts, indices, strict=True):
+    arrays = [input.array[index] for index in indices]
+    shapes, dtypes = tuple([a.shape for a in arrays]), (input.array.dtype,) * len(arrays)
+    made_by = _Split(stack if type(items[0]) is int else cat, dim)
+    node = Node(made_by, (edge_of(input),), (), shapes, dtypes)
+    parts = []
+    for i, index in enumerate(indices):
         # a view like any other: it shares the version, and after a write derives its own node
-        part.storage = input.storage
+        part = Tensor(arrays[i], input.storage)
         part.base = View(input, getitem, (index,), True)
-    return parts
+        part.node, part.tracked = (node, i), True
+        parts.append(part)
+    show(node)
+    return tuple(parts)
 
 
 def _sliced(input: Tensor, dim: int, lengths: Sequence[int]) -> tuple[Tensor, ...]:
@@ -437,7 +446,9 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = 
     pairs = [(given[i], given[i + 1]) for i in range(0, len(given), 2)][::-1]
     widths = ((0, 0),) * (input.ndim - len(pairs)) + tuple(pairs)
     if mode == "constant":
-        return _pad(input, widths, 0 if value is None else value)
+        # `full` refuses what the dtype does not hold
+        fill = full((), value, dtype=input.dtype).item() if value else 0
+        return _pad(input, widths, fill)
     if mode not in _PADDINGS:
         modes = ", ".join(["constant", *_PADDINGS])
         raise UnsupportedError(f"[pad] mode must be one of {modes}, got {mode!r}")
@@ -522,6 +533,9 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
     if any(x.ndim > 1 for x in tensors):
         got = ", ".join(str(x.shape) for x in tensors)
         raise ShapeError("needs tensors of at most one axis", operator="meshgrid", got=got)
+    if len({x.dtype for x in tensors}) > 1:
+        got = ", ".join(x.dtype.name for x in tensors)
+        raise DTypeError("all tensors must have the same dtype", operator="meshgrid", got=got)
     order = list(range(len(tensors)))
     if indexing == "xy":
         order[:2] = order[:2][::-1]

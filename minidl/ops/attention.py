@@ -166,7 +166,7 @@ def _matched(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The three with equal leading axes, and as many heads in key as in value."""
     if key.shape[-2] != value.shape[-2] or query.shape[-1] != key.shape[-1]:
-        raise _misfit("query (..., T, D), key (..., S, D) and value (..., S, Dv) must agree", *shapes)
+        raise _misfit("query (..., T, D), key (..., S, D), value (..., S, Dv) must agree", *shapes)
     heads, own = query.shape[-3], max(key.shape[-3], value.shape[-3])
     grouped = enable_gqa and own and heads % own == 0
     if heads != own and 1 not in (heads, own) and not grouped:

@@ -1,17 +1,18 @@
 """Activation checkpointing: compute again in the backward pass what is not kept.
 
 Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost". The region is recorded as usual,
-but its nodes keep nothing; the first of them that backward reaches runs the function again and
-takes what each node needs from there. So `autograd.grad`, `create_graph` and parameters that the
-function closes over work as without checkpointing.
+but its nodes keep nothing afterwards; the first of them that backward reaches runs the function
+again and takes what each node needs from there. So `autograd.grad`, `create_graph` and parameters
+that the function closes over work as without checkpointing.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
-from minidl.autograd import enable_grad, is_grad_enabled, recorded_by
+from minidl.autograd import enable_grad, is_grad_enabled, no_grad, recorded_by
 from minidl.autograd.node import Node, check_versions
 from minidl.errors import GradientError, UnsupportedError
 from minidl.ops.random import default_generator
@@ -29,21 +30,23 @@ class _Region:
         self.count = 0
         self.found: list[Any] = []
 
-    def strip(self, node: Node) -> None:
-        """Replace what a node of the region keeps by a promise to compute it again."""
-        if node.saved:
-            node.saved, node.call = _Promise(self, self.count), None
-        self.count += 1
+    def strip(self, nodes: list[Any]) -> None:
+        """Replace what the nodes keep by promises to compute it again."""
+        self.count = len(nodes)
+        for i, node in enumerate(ref() for ref in nodes):
+            if node is not None and node.op.frees and node.saved is not None:
+                node.saved, node.call = _Promise(self, i), None
 
     def compute(self) -> None:
         """Run the function again and collect what its nodes keep."""
         check_versions("checkpoint", self.guards)
-        found: list[Any] = []
+        found: list[Node] = []
         now = default_generator.get_state() if self.rng is not None else None
         try:
             if self.rng is not None:
                 default_generator.set_state(self.rng)
-            with enable_grad(), recorded_by(lambda n: found.append((n.saved, n.guards, n.call))):
+            # no_grad: a recorder that is active now is not to see these nodes
+            with no_grad(), enable_grad(), recorded_by(found.append):
                 self.function(*self.args, **self.kwargs)
         finally:
             if now is not None:
@@ -70,9 +73,11 @@ class _Promise:
         region = self.region
         if not region.found or region.found[self.index] is None:
             region.compute()
-        node.saved, node.guards, node.call = region.found[self.index]
+        again = region.found[self.index]
         region.found[self.index] = None
-        return node.saved
+        node.saved, node.guards, node.call = again.saved, again.guards, again.call
+        # a region inside of this one has stripped its nodes too
+        return node.saved if type(node.saved) is tuple else node.saved.recompute(node)
 
 
 def checkpoint(
@@ -93,5 +98,8 @@ def checkpoint(
     if not is_grad_enabled():
         return function(*args, **kwargs)
     region = _Region(function, args, kwargs, preserve_rng_state)
-    with recorded_by(region.strip):
-        return function(*args, **kwargs)
+    nodes: list[Any] = []
+    with recorded_by(lambda node: nodes.append(weakref.ref(node))):
+        result = function(*args, **kwargs)
+    region.strip(nodes)  # not before the end: the function may take gradients itself
+    return result

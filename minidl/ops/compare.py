@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd.op import Array, op
+from minidl.errors import DTypeError
 from minidl.ops.method import in_place_methods, method
 from minidl.tensor import Tensor
 
@@ -200,10 +201,17 @@ def logical_not(k: Any, input: Array) -> Any:
     return k.logical_not(input)
 
 
+def _check_bits(*operands: Any, kinds: str = "iub") -> None:
+    for x in operands:  # a Python number is left only beside floating point tensors
+        if not hasattr(x, "dtype") or x.dtype.kind not in kinds:
+            raise DTypeError("takes integers only" if kinds == "iu" else "takes integers and bool")
+
+
 @method("bitwise_and", "__and__", "__rand__")
 @op(nondiff=True)
 def bitwise_and(k: Any, input: Array, other: Array) -> Any:
     """`input & other`, broadcast; integers or bool."""
+    _check_bits(input, other)
     return k.bitwise_and(input, other)
 
 
@@ -211,6 +219,7 @@ def bitwise_and(k: Any, input: Array, other: Array) -> Any:
 @op(nondiff=True)
 def bitwise_or(k: Any, input: Array, other: Array) -> Any:
     """`input | other`, broadcast; integers or bool."""
+    _check_bits(input, other)
     return k.bitwise_or(input, other)
 
 
@@ -218,6 +227,7 @@ def bitwise_or(k: Any, input: Array, other: Array) -> Any:
 @op(nondiff=True)
 def bitwise_xor(k: Any, input: Array, other: Array) -> Any:
     """`input ^ other`, broadcast; integers or bool."""
+    _check_bits(input, other)
     return k.bitwise_xor(input, other)
 
 
@@ -225,6 +235,7 @@ def bitwise_xor(k: Any, input: Array, other: Array) -> Any:
 @op(nondiff=True)
 def bitwise_not(k: Any, input: Array) -> Any:
     """`~input`: all bits of integers, or the truth of bool, reversed."""
+    _check_bits(input)
     return k.bitwise_not(input)
 
 
@@ -232,6 +243,7 @@ def bitwise_not(k: Any, input: Array) -> Any:
 @op(nondiff=True)
 def bitwise_left_shift(k: Any, input: Array, other: Array) -> Any:
     """`input << other`, broadcast; 0 where `other` is negative or not less than the bits."""
+    _check_bits(input, other, kinds="iu")
     return k.left_shift(input, other)
 
 
@@ -239,6 +251,7 @@ def bitwise_left_shift(k: Any, input: Array, other: Array) -> Any:
 @op(nondiff=True)
 def bitwise_right_shift(k: Any, input: Array, other: Array) -> Any:
     """`input >> other`, broadcast; 0 or -1 where `other` is negative or not less than the bits."""
+    _check_bits(input, other, kinds="iu")
     return k.right_shift(input, other)
 
 

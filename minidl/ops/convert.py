@@ -11,6 +11,8 @@ from minidl.dtypes import FLOAT, DType, dtype_of
 from minidl.ops.method import method
 from minidl.tensor import Tensor, as_device
 
+__all__ = ["cast", "clone", "contiguous", "is_same_size", "to"]
+
 
 @method("clone")
 @op(promote=None)
@@ -54,8 +56,14 @@ def contiguous(input: Tensor, memory_format: Any = None) -> Tensor:
 
 
 @method("to")
-def to(input: Tensor, *args: Any, dtype: Any = None, device: Any = None, copy: bool = False,
-       non_blocking: bool = False) -> Tensor:
+def to(
+    input: Tensor,
+    *args: Any,
+    dtype: Any = None,
+    device: Any = None,
+    copy: bool = False,
+    non_blocking: bool = False,
+) -> Tensor:
     """The tensor in another dtype or on another device: `to(dtype)`, `to(device)`, `to(other)`."""
     for arg in args:
         if isinstance(arg, Tensor):
@@ -91,3 +99,40 @@ for _name, _dtype in {
     "bool": "bool",
 }.items():
     _conversion(_name, _dtype)
+
+
+_TYPE_NAMES = {
+    "float64": "DoubleTensor",
+    "float32": "FloatTensor",
+    "float16": "HalfTensor",
+    "bfloat16": "BFloat16Tensor",
+    "int64": "LongTensor",
+    "int32": "IntTensor",
+    "int16": "ShortTensor",
+    "int8": "CharTensor",
+    "uint8": "ByteTensor",
+    "bool": "BoolTensor",
+}
+_BY_TYPE_NAME = {name: dtype for dtype, name in _TYPE_NAMES.items()}
+
+
+@method("type")
+def _type(input: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
+    """The name of the tensor's type (`minidl.FloatTensor`), or the tensor in another dtype."""
+    if dtype is None:
+        return f"minidl.{_TYPE_NAMES[input.dtype.name]}"
+    if isinstance(dtype, str):
+        dtype = _BY_TYPE_NAME.get(dtype.removeprefix("minidl."), dtype)
+    return cast(input, dtype)
+
+
+@method("type_as")
+def _type_as(input: Tensor, other: Tensor) -> Tensor:
+    """The tensor in the dtype of `other`."""
+    return cast(input, other.array.dtype)
+
+
+@method("is_same_size")
+def is_same_size(input: Tensor, other: Tensor) -> bool:
+    """Whether both have the same shape."""
+    return input.shape == other.shape

@@ -62,7 +62,7 @@ def sizes(args: Any, name: str | None = None) -> tuple[int, ...]:
     if len(args) == 1 and isinstance(args[0], list | tuple):
         args = args[0]
     try:
-        return tuple([operator.index(a) for a in args])
+        return tuple(map(operator.index, args))
     except TypeError:
         raise DTypeError("sizes must be integers", operator=name, got=repr(tuple(args))) from None
 

@@ -20,7 +20,7 @@ def _embedding(k: Any, input: Index, weight: Array, padding_idx: int | None) -> 
         raise ShapeError("weight needs two axes (num_embeddings, embedding_dim)")
     if input.dtype.kind not in "iu":
         raise DTypeError("input must hold integer indices")
-    if input.size and not (0 <= input.min() and input.max() < len(weight)):
+    if input.size and (input.min() < 0 or input.max() >= len(weight)):
         raise OutOfRangeError(
             f"indices must lie in [0, {len(weight)})", got=f"{input.min()} to {input.max()}"
         )

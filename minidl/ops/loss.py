@@ -9,11 +9,13 @@ import numpy as np
 
 from minidl.autograd.op import Array, Index, op
 from minidl.backends import local
-from minidl.dtypes import FLOAT
+from minidl.dtypes import FLOAT, promote_types
 from minidl.errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError
 from minidl.ops.activation import logsigmoid
-from minidl.ops.arithmetic import sign
+from minidl.ops.arithmetic import mul, sign
+from minidl.ops.compare import ne
 from minidl.ops.convert import cast
+from minidl.ops.index import getitem
 from minidl.ops.reduce import mean, sum
 from minidl.ops.select import clamp, clamp_min
 from minidl.ops.softmax import log_softmax
@@ -45,12 +47,20 @@ def _constant(name: str, argument: str, weight: Tensor | None) -> None:
         raise GradientError(f"{argument} has no gradient; pass {argument}.detach()", operator=name)
 
 
-def _same_shape(name: str, input: Tensor, target: Tensor) -> None:
+def _same_shape(name: str, input: Tensor, target: Tensor, **factors: Tensor | None) -> None:
+    """target has input's shape, and the factors, which get no gradient, broadcast to it."""
     if input.shape != target.shape:
         raise ShapeError(
             "target must have the shape of input",
             operator=name, got=f"{input.shape}, {target.shape}",
         )  # fmt: skip
+    for argument, x in factors.items():
+        _constant(name, argument, x)
+        if x is not None and np.broadcast_shapes(x.shape, input.shape) != input.shape:
+            raise ShapeError(
+                f"{argument} must broadcast to input",
+                operator=name, got=f"{x.shape}, {input.shape}",
+            )  # fmt: skip
 
 
 def _floating(*arrays: Any) -> None:
@@ -66,6 +76,13 @@ def _reduced(k: Any, losses: Any, reduction: str) -> Any:
     return k.div(total, losses.size) if reduction == "mean" else total
 
 
+def _reduce(losses: Tensor, reduction: str) -> Tensor:
+    """The same, of a Tensor."""
+    if reduction == "none":
+        return losses
+    return mean(losses) if reduction == "mean" else sum(losses)
+
+
 def _shares(g: Tensor, reduction: str, *shapes: tuple[int, ...]) -> Tensor:
     """The gradient of each element's loss, given that of the reduced one."""
     if reduction != "mean":
@@ -74,6 +91,14 @@ def _shares(g: Tensor, reduction: str, *shapes: tuple[int, ...]) -> Tensor:
 
 
 # ---------------------------------------------------------------- distances
+
+
+def _promoted(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in their common dtype; a 0-d one counts in full, as in PyTorch, which expands it."""
+    if input.array.dtype is target.array.dtype:
+        return input, target
+    dtype = promote_types(input.dtype, target.dtype)
+    return cast(input, dtype), cast(target, dtype)
 
 
 @op
@@ -92,7 +117,7 @@ def _(g: Tensor, input: Tensor, target: Tensor, reduction: str, needs: Any) -> A
 def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
     """Squared difference. input, target: shapes that broadcast -> () or, with "none", theirs."""
     _check("mse_loss", reduction)
-    return _mse_loss(input, target, reduction)
+    return _mse_loss(*_promoted(input, target), reduction)
 
 
 @op
@@ -111,7 +136,7 @@ def _(g: Tensor, input: Tensor, target: Tensor, reduction: str, needs: Any) -> A
 def l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
     """Absolute difference. input, target: shapes that broadcast -> () or, with "none", theirs."""
     _check("l1_loss", reduction)
-    return _l1_loss(input, target, reduction)
+    return _l1_loss(*_promoted(input, target), reduction)
 
 
 @op
@@ -142,7 +167,7 @@ def huber_loss(
     _check("huber_loss", reduction)
     if not delta > 0:
         raise ArgumentError("delta must be positive", operator="huber_loss", got=repr(delta))
-    return _huber_loss(input, target, reduction, delta, 1)
+    return _huber_loss(*_promoted(input, target), reduction, delta, 1)
 
 
 def smooth_l1_loss(
@@ -153,8 +178,8 @@ def smooth_l1_loss(
     if beta < 0:
         raise ArgumentError("beta must not be negative", operator="smooth_l1_loss", got=repr(beta))
     if beta == 0:
-        return _l1_loss(input, target, reduction)
-    return _huber_loss(input, target, reduction, beta, 1 / beta)
+        return l1_loss(input, target, reduction=reduction)
+    return _huber_loss(*_promoted(input, target), reduction, beta, 1 / beta)
 
 
 @op
@@ -174,6 +199,7 @@ def _(
     g: Tensor, input: Tensor, target: Tensor, reduction: str, log_target: bool, needs: Any
 ) -> Any:
     share = _shares(g, reduction, input.shape, target.shape)
+    share = expand(share, np.broadcast_shapes(input.shape, target.shape))
     p = exp(target) if log_target else target
     dtarget = None
     if needs[1]:
@@ -212,7 +238,9 @@ def _binary_cross_entropy(
 ) -> Any:
     _floating(input, target)
     if not k.all(k.logical_and(k.ge(input, 0), k.le(input, 1))):
-        raise ArgumentError("input must lie in [0, 1]; for logits there is ..._with_logits")
+        raise ArgumentError(
+            "input must lie in [0, 1] (for logits: binary_cross_entropy_with_logits)"
+        )
     hit = k.maximum(k.log(input), -100)
     miss = k.maximum(k.log1p(k.neg(input)), -100)
     losses = k.neg(k.add(k.mul(target, k.sub(hit, miss)), miss))
@@ -220,9 +248,7 @@ def _binary_cross_entropy(
 
 
 @_binary_cross_entropy.gradient
-def _(
-    g: Tensor, input: Tensor, target: Tensor, weight: Any, reduction: str, needs: Any
-) -> Any:
+def _(g: Tensor, input: Tensor, target: Tensor, weight: Any, reduction: str, needs: Any) -> Any:
     share = _times(_shares(g, reduction, input.shape), weight)
     dinput = dtarget = None
     if needs[0]:
@@ -241,8 +267,7 @@ def binary_cross_entropy(
     Raises ShapeError, DTypeError, and ArgumentError for input outside [0, 1].
     """
     _check("binary_cross_entropy", reduction)
-    _constant("binary_cross_entropy", "weight", weight)
-    _same_shape("binary_cross_entropy", input, target)
+    _same_shape("binary_cross_entropy", input, target, weight=weight)
     return _binary_cross_entropy(input, target, weight, reduction)
 
 
@@ -294,10 +319,7 @@ def _(
     input: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Tensor | None, reduction: str
 ) -> Tensor:
     hit = _times(target, pos_weight) * logsigmoid(input)
-    losses = _times((target - 1) * logsigmoid(-input) - hit, weight)
-    return {"none": cast, "sum": sum, "mean": mean}[reduction](
-        losses, *([losses.dtype] if reduction == "none" else [])
-    )
+    return _reduce(_times((target - 1) * logsigmoid(-input) - hit, weight), reduction)
 
 
 def binary_cross_entropy_with_logits(
@@ -315,13 +337,7 @@ def binary_cross_entropy_with_logits(
     """
     name = "binary_cross_entropy_with_logits"
     _check(name, reduction)
-    _same_shape(name, input, target)
-    for argument, x in (("weight", weight), ("pos_weight", pos_weight)):
-        _constant(name, argument, x)
-        if x is not None and np.broadcast_shapes(x.shape, input.shape) != input.shape:
-            raise ShapeError(
-                f"{argument} must broadcast to input", operator=name, got=f"{x.shape}, {input.shape}"
-            )
+    _same_shape(name, input, target, weight=weight, pos_weight=pos_weight)
     return _binary_cross_entropy_with_logits(input, target, weight, pos_weight, reduction)
 
 
@@ -381,9 +397,7 @@ def _(
     reduction: str,
 ) -> Any:
     share = g / float(total) if reduction == "mean" else g
-    return _cross_entropy_backward(
-        share, input, target, weight, lse, ignore_index, label_smoothing
-    )
+    return _cross_entropy_backward(share, input, target, weight, lse, ignore_index, label_smoothing)
 
 
 @op(nondiff=True)
@@ -415,12 +429,12 @@ def _(
     loss = _nll_loss(logs, target, weight, ignore_index, reduction) * (1 - label_smoothing)
     if not label_smoothing:
         return loss
-    used = cast(target != ignore_index, logs.dtype)
+    counts = ne(target, ignore_index)
+    used = cast(counts, logs.dtype)
     smooth = -sum(_times(logs, weight), 1) * used * (label_smoothing / input.shape[1])
     if reduction == "none":
         return loss + smooth
-    chosen = target * (target != ignore_index)
-    total = sum(used if weight is None else used * weight[chosen])
+    total = sum(used if weight is None else used * getitem(weight, mul(target, counts)))
     return loss + (sum(smooth) / total if reduction == "mean" else sum(smooth))
 
 
@@ -479,9 +493,7 @@ def _(g: Tensor, target: Tensor, weight: Any, ignore_index: int) -> Any:
     return _nll_loss(g, target, weight, ignore_index, "none")
 
 
-def _rows(
-    name: str, input: Tensor, target: Tensor, weight: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def _rows(name: str, input: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
     """Input as (rows, C) and target as (rows,), once the shapes are known to fit."""
     at = 1 if input.ndim > 1 else 0
     shape = input.shape[:at] + input.shape[at + 1 :]
@@ -511,8 +523,9 @@ def _check_weight(name: str, input: Tensor, weight: Tensor | None, classes: int)
         )  # fmt: skip
     if weight.dtype is not input.dtype:
         raise DTypeError(
-            "weight must have the dtype of input", operator=name, got=f"{weight.dtype}, {input.dtype}"
-        )
+            "weight must have the dtype of input",
+            operator=name, got=f"{weight.dtype}, {input.dtype}",
+        )  # fmt: skip
 
 
 def nll_loss(
@@ -552,8 +565,9 @@ def cross_entropy(
     _check("cross_entropy", reduction)
     if not 0 <= label_smoothing <= 1:
         raise ArgumentError(
-            "label_smoothing must lie in [0, 1]", operator="cross_entropy", got=repr(label_smoothing)
-        )
+            "label_smoothing must lie in [0, 1]",
+            operator="cross_entropy", got=repr(label_smoothing),
+        )  # fmt: skip
     if target.dtype.kind == FLOAT:
         if ignore_index >= 0:
             raise ArgumentError("ignore_index goes with class indices", operator="cross_entropy")
@@ -575,7 +589,4 @@ def _soft_cross_entropy(
     logs = log_softmax(input, at)
     if weight is not None:
         logs = logs * reshape(weight, (classes,) + (1,) * (input.ndim - 1 - at))
-    losses = sum(-target * logs, at)
-    if reduction == "none":
-        return losses
-    return sum(losses) / losses.numel() if reduction == "mean" else sum(losses)
+    return _reduce(sum(-target * logs, at), reduction)

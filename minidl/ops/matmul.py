@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,9 +61,14 @@ def _(g: Tensor, input: Tensor, other: Tensor, needs: Any) -> Any:
     if needs[1]:
         if y.ndim == 2 and x.ndim > 2:
             # one product over all batches instead of a product per batch and their sum
-            x, g = reshape(x, (-1, x.shape[-1])), reshape(g, (-1, g.shape[-1]))
+            x, g = _rows(x), _rows(g)
         dy = reshape(sum_to(matmul(transpose(x, -1, -2), g), y.shape), other.shape)
     return dx, dy
+
+
+def _rows(x: Tensor) -> Tensor:
+    """All but the last axis as one."""
+    return reshape(x, (math.prod(x.shape[:-1]), x.shape[-1])) if x.ndim != 2 else x
 
 
 @op(promote="match")
@@ -79,11 +85,10 @@ def linear(k: Any, input: Array, weight: Array, bias: Array | None = None) -> An
 
 @linear.gradient
 def _(g: Tensor, input: Tensor, weight: Tensor, needs: Any) -> Any:
-    rows = reshape(g, (-1, g.shape[-1])) if needs[1] or needs[2] else g
-    flat = reshape(input, (-1, input.shape[-1])) if needs[1] else input
+    rows = _rows(g)
     return (
         matmul(g, weight) if needs[0] else None,
-        matmul(transpose(rows, 0, 1), flat) if needs[1] else None,
+        matmul(transpose(rows, 0, 1), _rows(input)) if needs[1] else None,
         _column_sums(rows) if needs[2] else None,
     )
 
@@ -214,7 +219,9 @@ def addmm(
 
 @method("addmv")
 @op(promote="match")
-def addmv(k: Any, input: Array, mat: Array, vec: Array, *, beta: float = 1, alpha: float = 1) -> Any:
+def addmv(
+    k: Any, input: Array, mat: Array, vec: Array, *, beta: float = 1, alpha: float = 1
+) -> Any:
     """`beta * input + alpha * (mat @ vec)`. mat (n, m), vec (m,), input broadcast to (n,)."""
     return _plus(k, input, mat, vec, (2, 1), beta, alpha)
 
@@ -343,8 +350,9 @@ def _labelled(x: Tensor, term: str) -> tuple[Tensor, list]:
             j = labels.index(label, i + 1)
             if x.shape[i] != x.shape[j]:
                 raise ShapeError(
-                    f"axes named {label!r} must have equal sizes", operator="einsum", got=str(x.shape)
-                )
+                    f"axes named {label!r} must have equal sizes",
+                    operator="einsum", got=str(x.shape),
+                )  # fmt: skip
             rest = [a for a in range(x.ndim) if a not in (i, j)]
             x = getitem(permute(x, [i, j, *rest]), ([*range(x.shape[i])],) * 2)
             labels = [label, *(labels[a] for a in rest)]
@@ -360,10 +368,10 @@ def einsum(equation: str, *operands: Any) -> Tensor:
     ArgumentError for the equation, ShapeError for sizes.
     """
     if not isinstance(equation, str):
-        raise UnsupportedError(
-            "give the equation as a string, e.g. 'ij,jk->ik'", operator="einsum"
-        )
-    given = operands[0] if len(operands) == 1 and isinstance(operands[0], list | tuple) else operands
+        raise UnsupportedError("give the equation as a string, e.g. 'ij,jk->ik'", operator="einsum")
+    given = operands
+    if len(operands) == 1 and isinstance(operands[0], list | tuple):
+        given = operands[0]
     terms, result = _terms(equation, len(given))
     pairs = []
     for x, term in zip(given, terms, strict=True):
@@ -418,7 +426,9 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     """
     if isinstance(dims, int):
         if not 0 <= dims <= min(a.ndim, b.ndim):
-            raise OutOfRangeError(f"dims={dims} of {a.ndim} and {b.ndim} axes", operator="tensordot")
+            raise OutOfRangeError(
+                f"dims={dims} of {a.ndim} and {b.ndim} axes", operator="tensordot"
+            )
         dims = (list(range(a.ndim - dims, a.ndim)), list(range(dims)))
     own, other = (
         list(axes(x.ndim, d)) if isinstance(d, int) or d else []

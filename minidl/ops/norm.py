@@ -66,9 +66,7 @@ def _layer_norm_backward(
 
 
 @_layer_norm.composite
-def _(
-    input: Tensor, weight: Tensor | None, bias: Tensor | None, ndim: int, eps: float
-) -> Tensor:
+def _(input: Tensor, weight: Tensor | None, bias: Tensor | None, ndim: int, eps: float) -> Tensor:
     centered = input - _mean(input, ndim)
     out = centered * rsqrt(_mean(centered * centered, ndim) + eps)
     out = out if weight is None else out * weight

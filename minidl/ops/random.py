@@ -95,12 +95,19 @@ class Generator:
             self._seed, self._offset = int(words[0]), int(words[1])
         return self
 
+    def __reduce__(self) -> tuple[Any, tuple[Tensor]]:
+        return _restored, (self.get_state(),)
+
     def reserve(self, words: int) -> tuple[int, int]:
         """Take counters for that many 32-bit words; returns (seed, offset) for the kernels."""
         with self._lock:
             offset = self._offset
             self._offset += -(-words // 4)
             return self._seed, offset
+
+
+def _restored(state: Tensor) -> Generator:
+    return Generator().set_state(state)
 
 
 default_generator = Generator()
@@ -366,7 +373,8 @@ def bernoulli(
 ) -> Tensor:
     """1 with the probability that each element says (or `p`, in the shape of `input`), else 0."""
     if p is not None:
-        return bernoulli_(constant(np.empty(input.shape, input.array.dtype)), p, generator=generator)
+        out = constant(np.empty(input.shape, input.array.dtype))
+        return bernoulli_(out, p, generator=generator)
     return _bernoulli(input, generator)
 
 
@@ -391,10 +399,9 @@ def multinomial(
         raise DTypeError("input must be floating point")
     if num_samples < 1:
         raise ArgumentError("num_samples must be positive", got=repr(num_samples))
-    possible = input.shape[-1] if replacement else num_samples
     if not k.all(k.isfinite(input)) or k.any(k.lt(input, 0)) or not k.all(k.any(input, axis=-1)):
         raise ArgumentError("rows must be finite, >= 0 and have a positive sum")
-    if not replacement and k.any(k.count_nonzero(input, axis=-1) < possible):
+    if not replacement and k.any(k.lt(k.count_nonzero(input, axis=-1), num_samples)):
         raise ArgumentError(f"fewer than num_samples={num_samples} categories are possible")
     rows = math.prod(input.shape[:-1])
     words = 2 * rows * (num_samples if replacement else input.shape[-1])
@@ -439,9 +446,7 @@ def normal_(
 
 
 @method("exponential_")
-def exponential_(
-    input: Tensor, lambd: float = 1, *, generator: Generator | None = None
-) -> Tensor:
+def exponential_(input: Tensor, lambd: float = 1, *, generator: Generator | None = None) -> Tensor:
     """Fill with exponentially distributed numbers of mean 1 / lambd."""
     if not lambd > 0:
         raise ArgumentError("lambd must be positive", operator="exponential_", got=repr(lambd))
@@ -476,9 +481,11 @@ def random_(
     else:
         low, high = (0, from_) if to is None else (from_, to)
     if high is None:
-        digits = {2: 8 if dtype is bfloat16 else 11, 4: 24, 8: 53}[dtype.itemsize] if (
-            dtype.kind == FLOAT
-        ) else 0
+        digits = (
+            {2: 8 if dtype is bfloat16 else 11, 4: 24, 8: 53}[dtype.itemsize]
+            if (dtype.kind == FLOAT)
+            else 0
+        )
         high = 2**digits + 1 if digits else (1 if dtype.kind == BOOL else iinfo(dtype).max) + 1
     return _fill("random_", input, lambda: _randint(low, high, input.shape, dtype, generator))
 
@@ -487,7 +494,11 @@ def random_(
 def bernoulli_(input: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
     """Fill with 1 with probability `p` (float or a Tensor that broadcasts), else 0."""
     values = p.array if type(p) is Tensor else p
-    return _fill("bernoulli_", input, lambda: cast(_bernoulli_(input.shape, values, generator), input.dtype))
+    return _fill(
+        "bernoulli_",
+        input,
+        lambda: cast(_bernoulli_(input.shape, values, generator), input.dtype),
+    )
 
 
 @op(nondiff=True)

@@ -17,7 +17,7 @@ from minidl.ops.convert import cast
 from minidl.ops.method import method
 from minidl.ops.select import masked_fill, maximum, minimum
 from minidl.ops.transcendental import exp, pow
-from minidl.ops.views import expand, reshape
+from minidl.ops.views import axes, axis, expand, reshape
 from minidl.tensor import Tensor
 
 __all__ = [
@@ -46,25 +46,6 @@ __all__ = [
 # ---------------------------------------------------------------- axes
 
 
-def axes(ndim: int, dim: Any) -> tuple[int, ...]:
-    """The axes that `dim` (None or (): all, an int, several) names, counted from the front."""
-    if dim is None or (isinstance(dim, list | tuple) and not dim):
-        return tuple(range(ndim))
-    given = dim if isinstance(dim, list | tuple) else (dim,)
-    found = tuple([axis(ndim, d) for d in given])
-    if len(set(found)) != len(found):
-        raise OutOfRangeError(f"axis named twice in dim={dim}")
-    return found if ndim else ()
-
-
-def axis(ndim: int, dim: int) -> int:
-    """One axis counted from the front; a 0-d tensor has the axes 0 and -1, as in PyTorch."""
-    size = ndim or 1
-    if not -size <= dim < size:
-        raise OutOfRangeError(f"axis {dim} of a tensor with {ndim} axes")
-    return int(dim) % size
-
-
 def kept(shape: tuple[int, ...], dim: Any) -> tuple[int, ...]:
     """`shape` with the axes of `dim` at size 1."""
     gone = axes(len(shape), dim)
@@ -82,7 +63,7 @@ def _count(shape: tuple[int, ...], dim: Any) -> int:
 
 
 def _not_empty(x: Array, dim: Any) -> None:
-    for i in axes(x.ndim, dim):
+    for i in axes(x.ndim, dim) if not x.size else ():
         if not x.shape[i]:
             raise OutOfRangeError(f"axis {i} has no elements to choose from")
 
@@ -97,11 +78,11 @@ _BLAS_SIZE = 4096
 
 def _total(k: Any, x: Array, dim: Any, keepdim: bool) -> Array:
     """The sum over the axes of `dim`; integers and bool are summed in int64."""
-    dims = axes(x.ndim, dim)
+    dims = None if dim is None else axes(x.ndim, dim)
     if x.dtype.kind in "iub":
         return k.sum(x, axis=dims, keepdims=keepdim, dtype=np.int64)
-    n, count = x.ndim, len(dims)
-    if x.size >= _BLAS_SIZE and 0 < count < n and x.flags.c_contiguous and x.dtype.kind == "f":
+    if dims and x.size >= _BLAS_SIZE and len(dims) < x.ndim and x.flags.c_contiguous:
+        n, count = x.ndim, len(dims)
         first = dims == tuple(range(count))
         if first or dims == tuple(range(n - count, n)):
             split = count if first else n - count
@@ -159,7 +140,7 @@ def _mean(k: Any, input: Array, dim: Any, keepdim: bool) -> Any:
 
 @_mean.gradient
 def _(g: Tensor, input_shape: tuple, dim: Any) -> Any:
-    return spread(g / _count(input_shape, dim), input_shape, dim)
+    return spread(g / (_count(input_shape, dim) or 1), input_shape, dim)
 
 
 @method("mean")
@@ -417,8 +398,13 @@ class Chosen(NamedTuple):
 
 
 @op(outputs=("values", "indices"))
-def _extreme(k: Any, input: Array, dim: int, keepdim: bool, largest: bool) -> Any:
-    return _chosen(k, input, dim, keepdim, _largest if largest else _smallest)
+def _max(k: Any, input: Array, dim: int, keepdim: bool) -> Any:
+    return _chosen(k, input, dim, keepdim, _largest)
+
+
+@op(outputs=("values", "indices"))
+def _min(k: Any, input: Array, dim: int, keepdim: bool) -> Any:
+    return _chosen(k, input, dim, keepdim, _smallest)
 
 
 def _largest(k: Any, x: Array, i: int) -> Array:
@@ -441,14 +427,11 @@ def _chosen(k: Any, x: Array, dim: int, keepdim: bool, choose: Any) -> tuple[Arr
     return k.take_along_axis(x, indices, axis=i).reshape(shape), indices.reshape(shape)
 
 
-@_extreme.gradient
-def _(g: Any, indices: Tensor, input_shape: tuple[int, ...], dim: int) -> Any:
-    return _to_chosen(g[0], indices, input_shape, dim)
-
-
-def _to_chosen(g: Tensor, indices: Tensor, shape: tuple[int, ...], dim: int) -> Tensor:
-    one = kept(shape, dim)
-    return put_along(reshape(g, one), reshape(indices, one), shape, dim)
+@_max.gradient
+@_min.gradient
+def _chosen_gradient(g: Any, indices: Tensor, input_shape: tuple[int, ...], dim: int) -> Any:
+    one = kept(input_shape, dim)
+    return put_along(reshape(g[0], one), reshape(indices, one), input_shape, dim)
 
 
 @method("max")
@@ -459,7 +442,7 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = N
     first, `max(input, other)` is `maximum`. NaN counts as the largest. Raises OutOfRangeError
     for an axis without elements.
     """
-    return _max_or_min(input, dim, keepdim, other, True)
+    return _max_or_min(input, dim, keepdim, other, (_max, amax, maximum))
 
 
 @method("min")
@@ -470,17 +453,21 @@ def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = N
     first, `min(input, other)` is `minimum`. NaN counts as the smallest. Raises OutOfRangeError
     for an axis without elements.
     """
-    return _max_or_min(input, dim, keepdim, other, False)
+    return _max_or_min(input, dim, keepdim, other, (_min, amin, minimum))
 
 
-def _max_or_min(input: Tensor, dim: Any, keepdim: bool, other: Any, largest: bool) -> Any:
+def _max_or_min(input: Tensor, dim: Any, keepdim: bool, other: Any, forms: tuple) -> Any:
+    along, of_all, of_two = forms
     if type(dim) is Tensor:
         dim, other = None, dim
     if other is not None:
-        return (maximum if largest else minimum)(input, other)
-    if dim is None:
-        return (amax if largest else amin)(input)
-    return Chosen(*_extreme(input, dim, keepdim, largest))
+        return of_two(input, other)
+    if dim is not None:
+        return Chosen(*along(input, dim, keepdim))
+    if not input.array.size:
+        raise OutOfRangeError("no elements; name an axis that has some", operator=along.op.name,
+                              got=str(input.shape))  # fmt: skip
+    return of_all(input)
 
 
 @method("argmax")
@@ -533,9 +520,7 @@ def _middle(k: Any, x: Array, i: int) -> Array:
     return k.where(found, k.argmax(missing, axis=i, keepdims=True), middle)
 
 
-@_median.gradient
-def _(g: Any, indices: Tensor, input_shape: tuple[int, ...], dim: int) -> Any:
-    return _to_chosen(g[0], indices, input_shape, dim)
+_median.gradient(_chosen_gradient)
 
 
 @method("median")

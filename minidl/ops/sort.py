@@ -120,7 +120,7 @@ def _topk(table: Any, input: Array, k: int, dim: int, largest: bool) -> Any:
     if not input.ndim:
         return input.copy(), np.zeros((), np.int64)
     lead = (slice(None),) * dim
-    if 8 * k > size:
+    if not 0 < 8 * k <= size:
         order = _order(table, input, dim, largest)[(*lead, slice(k))]
     else:
         # a partition first: only k elements are sorted

@@ -46,8 +46,10 @@ __all__ = [
 
 def axis(ndim: int, dim: Any, name: str | None = None) -> int:
     """One axis counted from the front; a 0-d tensor has the axes 0 and -1, as in PyTorch."""
-    size = max(ndim, 1)
-    if not isinstance(dim, int) and not hasattr(dim, "__index__"):
+    size = ndim or 1
+    if type(dim) is int and -size <= dim < size:
+        return dim % size
+    if not hasattr(dim, "__index__"):
         raise DTypeError("an axis must be an integer", operator=name, got=repr(dim))
     if not -size <= dim < size:
         raise OutOfRangeError(f"axis {dim} of a tensor with {ndim} axes", operator=name)
@@ -61,7 +63,7 @@ def axes(ndim: int, dim: Any, name: str | None = None) -> tuple[int, ...]:
     found = tuple(axis(ndim, d, name) for d in (dim if isinstance(dim, list | tuple) else (dim,)))
     if len(set(found)) != len(found):
         raise OutOfRangeError(f"axis named twice in dim={dim}", operator=name)
-    return found
+    return found if ndim else ()
 
 
 def _resolve(shape: tuple[int, ...], count: int, name: str) -> tuple[int, ...]:
@@ -102,7 +104,10 @@ def view(input: Tensor, *shape: Any) -> Tensor:
         raise UnsupportedError(
             "[view] elements cannot be seen as another dtype; use .to(dtype) to convert them"
         )
-    return _view(input, _resolve(sizes(shape, "view"), input.array.size, "view"))
+    wanted = sizes(shape, "view")
+    if -1 in wanted or math.prod(wanted) != input.array.size:
+        wanted = _resolve(wanted, input.array.size, "view")
+    return _view(input, wanted)
 
 
 def reshape(input: Tensor, *shape: Any) -> Tensor:
@@ -138,7 +143,9 @@ def reshape_as(input: Tensor, other: Tensor) -> Tensor:
 def squeeze(input: Tensor, dim: Any = None) -> Tensor:
     """Without the axes of size 1 (those among `dim`, if given; longer ones stay)."""
     shape = input.array.shape
-    given = () if dim == () else axes(len(shape), dim, "squeeze")
+    if dim is None:
+        return _view(input, tuple([n for n in shape if n != 1]))
+    given = axes(len(shape), dim, "squeeze") if dim != () else ()
     return _view(input, tuple([n for i, n in enumerate(shape) if n != 1 or i not in given]))
 
 
@@ -204,7 +211,15 @@ def atleast_3d(*tensors: Any) -> Any:
 
 @op(view=True)
 def _expand(k: Any, input: Array, shape: tuple[int, ...]) -> Any:
-    return k.broadcast_to(input, shape)
+    if type(input) is not np.ndarray or input.dtype.kind != "f" or not input.flags.c_contiguous:
+        return k.broadcast_to(input, shape)
+    # 2 us instead of 5, which every gradient of a sum would pay
+    extra = len(shape) - input.ndim
+    pairs = zip(shape[extra:], input.shape, input.strides, strict=True)
+    strides = (0,) * extra + tuple([step if n == own else 0 for n, own, step in pairs])
+    out = np.ndarray(shape, input.dtype, input, 0, strides)
+    out.flags.writeable = False
+    return out
 
 
 @_expand.gradient
@@ -215,18 +230,16 @@ def _(g: Tensor) -> Any:
 @method("expand")
 def expand(input: Tensor, *size: Any) -> Tensor:
     """Axes of size 1 seen with another size (-1 keeps a size); the result is read-only."""
-    wanted = sizes(size, "expand")
-    shape = input.array.shape
+    wanted, shape = sizes(size, "expand"), input.array.shape
+    if wanted == shape:
+        return input
     extra = len(wanted) - len(shape)
     if extra >= 0 and -1 not in wanted[:extra]:
-        wanted = wanted[:extra] + tuple(
-            [o if n == -1 else n for n, o in zip(wanted[extra:], shape, strict=True)]
-        )
-        if wanted == shape:
-            return input
-        own = zip(wanted[extra:], shape, strict=True)
-        if min(wanted) >= 0 and all([n == o or o == 1 for n, o in own]):
-            return _expand(input, wanted)
+        pairs = list(zip(wanted[extra:], shape, strict=True))
+        if all([n == own or (own == 1 and n >= 0) or n == -1 for n, own in pairs]):
+            whole = tuple([own if n == -1 else n for n, own in pairs])
+            if min(wanted[:extra], default=0) >= 0:
+                return _expand(input, wanted[:extra] + whole)
     raise ShapeError(
         "only axes of size 1 and new leading axes take another size",
         operator="expand",

@@ -233,7 +233,8 @@ class Tensor:
     def refresh(self) -> None:
         """Derive the node of a view again if its root was written in place since."""
         view = self.base
-        if view is not None and view.root.node is not view.seen:
+        # a root without a node was detached, which leaves its views as they are
+        if view is not None and view.root.node not in (None, view.seen):
             state = local.state
             before, state.recording = state.recording, True
             try:

@@ -45,6 +45,11 @@ def two(
     return inputs
 
 
+def alike(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The arrays in the dtype of the first, where torch's rules for mixed ones are not ours."""
+    return tuple(array.astype(arrays[0].dtype, copy=False) for array in arrays)
+
+
 def wide(function: Callable[..., Any]) -> Callable[..., Any]:
     """An oracle that computes in float64 where NumPy would take a small float for an integer."""
 

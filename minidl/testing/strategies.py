@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minidl.dtypes import BOOL, FLOAT, DType, finfo, iinfo
-from minidl.testing.case import Case
+from minidl.testing.case import Case, Sample
 
 LAYOUTS = ("C", "F", "offset", "sliced", "negative", "permuted", "broadcast")
 MAX_SIZE = 120  # elements of a drawn shape: every element is differentiated numerically
@@ -54,16 +54,22 @@ class Constant(np.ndarray):
 class Draw:
     """What `Case.inputs` draws from; every method draws one thing.
 
-    draw: Hypothesis' function (of `composite`, or `data().draw`). plain: arrays are neither given
-    extreme values nor 0-stride axes (inputs of difference quotients). mixed: arrays of the dtype
+    draw: Hypothesis' function (of `composite`, or `data().draw`). extremes: whether arrays may
+    have extreme values; broadcast: whether they may have 0-stride axes. mixed: arrays of the dtype
     `mixed[0]`, the row's, get any dtype of `mixed` instead.
     """
 
     def __init__(
-        self, draw: Callable[[Any], Any], *, plain: bool = False, mixed: Sequence[DType] = ()
+        self,
+        draw: Callable[[Any], Any],
+        *,
+        extremes: bool = True,
+        broadcast: bool = True,
+        mixed: Sequence[DType] = (),
     ) -> None:
         self._draw = draw
-        self._plain = plain
+        self._extremes = extremes
+        self._broadcast = broadcast
         self._mixed = tuple(mixed)
         self._generator: np.random.Generator | None = None
         self._growth: dict[int, int] = {}
@@ -159,7 +165,7 @@ class Draw:
         shape = tuple(shape)
         values = _distinct if distinct else _values
         array = values(self.rng, shape, dtype, low, high)
-        if extreme and array.size and not self._plain:
+        if extreme and array.size and self._extremes:
             flat = array.reshape(-1)
             for _ in range(self.integer(0, 3)):
                 flat[self.rng.integers(flat.size)] = self.choice(extremes(dtype))
@@ -184,7 +190,7 @@ class Draw:
 
     def layout(self, array: np.ndarray, broadcast: bool = True) -> np.ndarray:
         """The same values in a random layout; "broadcast" repeats the first of an axis."""
-        kind = self.choice(LAYOUTS if broadcast and not self._plain else LAYOUTS[:-1])
+        kind = self.choice(LAYOUTS if broadcast and self._broadcast else LAYOUTS[:-1])
         return _LAYOUTS[kind](array, self.rng)
 
 
@@ -293,18 +299,30 @@ def _strategy() -> Any:
     from hypothesis import strategies
 
     @strategies.composite
-    def sample_of(draw: Any, case: Case, dtypes: Sequence[DType], plain: bool, mix: bool) -> Any:
+    def sample_of(
+        draw: Any, case: Case, dtypes: Sequence[DType], purpose: str, mix: bool
+    ) -> Sample:
         dtype = dtypes[draw(_integers(0, len(dtypes) - 1))]
-        inputs = (plain and case.grad_inputs) or case.inputs
+        smooth = purpose != "values"
+        inputs = (smooth and case.grad_inputs) or case.inputs
         mixed = (dtype, *(other for other in case.dtypes if other is not dtype)) if mix else ()
-        return inputs(Draw(draw, plain=plain, mixed=mixed), dtype)
+        d = Draw(
+            draw,
+            extremes=not smooth and not mix,
+            broadcast=purpose != "quotients",
+            mixed=mixed,
+        )
+        with np.errstate(all="ignore"):  # what a row makes of its draws
+            return inputs(d, dtype)
 
     return sample_of
 
 
-def samples(case: Case, *dtypes: DType, plain: bool = False, mixed: bool = False) -> Any:
+def samples(case: Case, *dtypes: DType, purpose: str = "values", mixed: bool = False) -> Any:
     """Hypothesis' strategy for arguments of one call of a row in one of these dtypes.
 
-    plain: those for difference quotients; mixed: every array of a dtype of its own.
+    purpose: "values" may draw extreme values; "gradients" draws from `grad_inputs`; "quotients"
+    does too, and no 0-stride axes, which cannot be moved element by element. mixed: every array
+    gets a dtype of its own.
     """
-    return _strategy()(case, dtypes, plain, mixed)
+    return _strategy()(case, dtypes, purpose, mixed)

@@ -87,7 +87,7 @@ def confusions(title: str, matrices: Mapping[str, np.ndarray], labels: Sequence[
         place.set_ylabel("true")
         accuracy = np.trace(matrix) / max(matrix.sum(), 1)
         heading = f"accuracy {accuracy:.4f}, {matrix.sum()} rows"
-        place.set_title(f"{name}: {heading}" if len(matrices) > 1 else heading, fontsize=10)
+        place.set_title(f"{name}\n{heading}" if len(matrices) > 1 else heading, fontsize=10)
     figure.suptitle(title)
     return _png(figure)
 

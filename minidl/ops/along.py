@@ -1,0 +1,384 @@
+"""Reading and writing along an axis, where a tensor of positions says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidl.autograd.op import Array, Index, constant, op, writable, write
+from minidl.dtypes import BOOL
+from minidl.errors import DTypeError, OutOfRangeError, ShapeError, UnsupportedError
+from minidl.ops.creation import zeros
+from minidl.ops.index import (
+    getitem,
+    getitem_back,
+    index_at,
+    kept_index,
+    match_dtype,
+    put,
+    store,
+    values_for,
+)
+from minidl.ops.method import method
+from minidl.ops.views import axis, broadcast_shapes, expand, flatten, reshape
+from minidl.tensor import Tensor
+
+__all__ = [
+    "gather",
+    "index_add",
+    "index_copy",
+    "index_fill",
+    "index_select",
+    "masked_scatter",
+    "scatter",
+    "scatter_add",
+    "take",
+    "take_along_dim",
+]
+
+
+def _check_positions(index: Any, size: int, dim: int, wrap: bool = False) -> None:
+    """Indices are integers in [0, size), or in [-size, size) with `wrap`."""
+    if index.dtype.kind not in "iu":
+        raise DTypeError("index must be integers")
+    if index.size:
+        least, most = int(index.min()), int(index.max())
+        if least < (-size if wrap else 0) or most >= size:
+            bad = most if most >= size else least
+            raise OutOfRangeError(f"index {bad} is out of bounds for axis {dim} with size {size}")
+
+
+def _check_along(shape: tuple, dim: int, index: Any, src: tuple | None = None) -> None:
+    """`index` has as many axes as the input, and is no longer except along `dim`."""
+    if len(shape) != index.ndim or (src is not None and len(src) != index.ndim):
+        raise ShapeError("index must have as many axes as the input (and src)")
+    for i, n in enumerate(index.shape):
+        if (i != dim and n > shape[i]) or (src is not None and n > src[i]):
+            rule = f"index must not be longer than the input (except along axis {dim}) nor src"
+            raise ShapeError(rule)
+    _check_positions(index, shape[dim], dim)
+
+
+def _mesh(index: Any, dim: int) -> tuple:
+    """The index whose element i, j, ... is (i, index[i, j, ...], ...) with `dim` replaced."""
+    n = index.ndim
+    return tuple(
+        index if i == dim else np.arange(size).reshape((-1,) + (1,) * (n - i - 1))
+        for i, size in enumerate(index.shape)
+    )
+
+
+@method("gather")
+@op(promote=None)
+def gather(k: Any, input: Array, dim: int, index: Index) -> Any:
+    """`out[i][j] = input[index[i][j]][j]` for dim 0, and so on for every axis.
+
+    index: integers, as many axes as input and no longer except along dim -> index's shape.
+    """
+    dim = axis(input.ndim, dim)
+    x, places = np.atleast_1d(input), np.atleast_1d(index)
+    _check_along(x.shape, dim, places)
+    x = x[tuple([slice(None) if i == dim else slice(n) for i, n in enumerate(places.shape)])]
+    return k.take_along_axis(x, places, axis=dim).reshape(index.shape)
+
+
+@gather.gradient
+def _(g: Tensor, dim: int, index: Any, input_shape: tuple[int, ...]) -> Any:
+    if len(input_shape) != g.ndim:  # one of them has no axis
+        g, index = reshape(g, input_shape), reshape(index, input_shape)
+    return scatter_add(zeros(input_shape, dtype=g.dtype), dim, index, g)
+
+
+@method("scatter_add")
+@op(promote="match")
+def scatter_add(k: Any, input: Array, dim: int, index: Index, src: Array) -> Any:
+    """A copy of `input` with each element of `src` added where `index` says along `dim`.
+
+    index: integers, no longer than src, nor than input except along dim; src: of input's dtype.
+    """
+    dim = axis(input.ndim, dim)
+    _check_along(np.atleast_1d(input).shape, dim, np.atleast_1d(index), np.atleast_1d(src).shape)
+    return k.scatter_add(input, dim, index, src)
+
+
+@scatter_add.gradient
+def _(g: Tensor, dim: int, index: Any, src_shape: tuple[int, ...], needs: Any) -> Any:
+    return g, _back_to(gather(g, dim, index), src_shape) if needs[1] else None
+
+
+def _back_to(g: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The gradient of a `src` of which the leading part only was used."""
+    if len(shape) != g.ndim:
+        return reshape(g, shape)
+    corner = tuple([slice(n) for n in g.shape])
+    return g if g.shape == shape else getitem_back(g, (*corner, Ellipsis), shape)
+
+
+def _scatter_parts(
+    input: Tensor, dim: int, index: Any, src: Any, name: str
+) -> tuple[Tensor, tuple, Tensor]:
+    """Target with axes, NumPy index and values of a `scatter`."""
+    if type(index) is not Tensor:
+        raise DTypeError("index must be a Tensor", operator=name, got=type(index).__name__)
+    dim = axis(input.ndim, dim, name)
+    places = np.atleast_1d(index.array)
+    values = match_dtype(input, src, name) if type(src) is Tensor else values_for(input, src, name)
+    target = input if input.ndim else reshape(input, (1,))
+    try:
+        shape = np.atleast_1d(values.array).shape if type(src) is Tensor else None
+        _check_along(target.shape, dim, places, shape)
+    except (DTypeError, OutOfRangeError, ShapeError) as error:
+        error.operator = name
+        error.got = ", ".join(str(x.shape) for x in (input, index, values))
+        raise
+    if type(src) is Tensor:
+        values = getitem(values, (*[slice(n) for n in places.shape][: values.ndim], Ellipsis))
+    return target, _mesh(places, dim), values
+
+
+def _source(src: Any, value: Any, reduce: str | None, name: str) -> Any:
+    if reduce not in (None, "add"):
+        raise UnsupportedError(f"[{name}] reduce={reduce!r}: only 'add' is there")
+    if (src is None) == (value is None):
+        raise DTypeError("needs either src or value", operator=name)
+    return value if src is None else src
+
+
+def _added(input: Tensor, dim: int, index: Tensor, src: Any, name: str) -> Tensor:
+    if type(src) is not Tensor:
+        src = expand(values_for(input, src, name), index.shape)
+    return scatter_add(input, dim, index, src)
+
+
+@method("scatter")
+def scatter(
+    input: Tensor,
+    dim: int,
+    index: Tensor,
+    src: Any = None,
+    *,
+    value: Any = None,
+    reduce: str | None = None,
+) -> Tensor:
+    """A copy of `input` with `src` (a tensor, or one number) where `index` says along `dim`.
+
+    Shapes as in `scatter_add`, which is reduce="add". The last of repeated places wins.
+    """
+    src = _source(src, value, reduce, "scatter")
+    if reduce == "add":
+        return _added(input, dim, index, src, "scatter")
+    target, places, values = _scatter_parts(input, dim, index, src, "scatter")
+    return reshape(put(target, values, kept_index(places, input, values)), input.shape)
+
+
+@method("scatter_")
+def scatter_(
+    input: Tensor,
+    dim: int,
+    index: Tensor,
+    src: Any = None,
+    *,
+    value: Any = None,
+    reduce: str | None = None,
+) -> Tensor:
+    """In-place form of `scatter`."""
+    src = _source(src, value, reduce, "scatter_")
+    if reduce == "add":
+        recording = writable("scatter_", input)
+        write("scatter_", input, _added(input, dim, index, src, "scatter_"), recording)
+    else:
+        store("scatter_", *_scatter_parts(input, dim, index, src, "scatter_"))
+    return input
+
+
+def _in_place_sum(name: str, functional: Any) -> Any:
+    """In-place form of an operator that adds: its gradient needs no value of the input."""
+
+    def function(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        recording = writable(name, input)
+        write(name, input, functional(input, *args, **kwargs), recording)
+        return input
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"In-place form of `{functional.__name__}`."
+    return method(name)(function)
+
+
+scatter_add_ = _in_place_sum("scatter_add_", scatter_add)
+
+
+def _vector(index: Any, size: int, dim: int, wrap: bool = False) -> Any:
+    if index.ndim > 1:
+        raise ShapeError("index must have one axis")
+    _check_positions(index, size, dim, wrap)
+    return index.reshape(-1)
+
+
+@method("index_select")
+@op(promote=None)
+def index_select(k: Any, input: Array, dim: int, index: Index) -> Any:
+    """The slices `index` of axis `dim`. index: (n,) integers -> input's shape, n along dim."""
+    dim, x = axis(input.ndim, dim), np.atleast_1d(input)
+    places = _vector(index, x.shape[dim], dim)
+    return k.take(x, places, axis=dim) if input.ndim else input[None][places].reshape(())
+
+
+@index_select.gradient
+def _(g: Tensor, dim: int, index: Any, input_shape: tuple[int, ...]) -> Any:
+    return index_add(zeros(input_shape, dtype=g.dtype), dim, index, g)
+
+
+@method("index_add")
+@op(promote="match")
+def index_add(
+    k: Any, input: Array, dim: int, index: Index, source: Array, *, alpha: float = 1
+) -> Any:
+    """A copy of `input` with `alpha * source[i]` added to slice `index[i]` of axis `dim`.
+
+    index: (n,) integers; source: input's shape with n along dim, of its dtype.
+    """
+    dim, shape = axis(input.ndim, dim), np.atleast_1d(input).shape
+    places = _vector(index, shape[dim], dim)
+    if np.atleast_1d(source).shape != (*shape[:dim], places.size, *shape[dim + 1 :]):
+        raise ShapeError("source must have the input's shape, with index's size along dim")
+    return k.index_add(input, dim, places, source, alpha)
+
+
+@index_add.gradient
+def _(g: Tensor, dim: int, index: Any, alpha: float, source_shape: Any, needs: Any) -> Any:
+    if not needs[1]:
+        return g, None
+    taken = reshape(index_select(g, dim, index), source_shape)
+    return g, taken if alpha == 1 else taken * alpha  # type: ignore[operator]
+
+
+index_add_ = _in_place_sum("index_add_", index_add)
+
+
+def _copy_parts(
+    input: Tensor, dim: int, index: Any, source: Any, name: str
+) -> tuple[Tensor, tuple, Tensor]:
+    """Target with axes, NumPy index and values of `index_copy` and `index_fill`."""
+    if type(index) is not Tensor:
+        raise DTypeError("index must be a Tensor", operator=name, got=type(index).__name__)
+    fill = name.startswith("index_fill")
+    dim = axis(input.ndim, dim, name)
+    target = input if input.ndim else reshape(input, (1,))
+    try:
+        places = _vector(index.array, target.shape[dim], dim, wrap=fill)
+    except (DTypeError, OutOfRangeError, ShapeError) as error:
+        error.operator = name
+        raise
+    if fill:
+        places = np.unique(places)  # a place filled twice has no second share in the gradient
+        values = values_for(input, source, name)
+        fits = not values.ndim
+    else:
+        values = match_dtype(input, source, name)
+        wanted = (*target.shape[:dim], places.size, *target.shape[dim + 1 :])
+        fits = np.atleast_1d(values.array).shape == wanted
+    if not fits:
+        rule = "value must be one number" if fill else "source must have index's size along dim"
+        got = ", ".join(str(x.shape) for x in (input, index, values))
+        raise ShapeError(rule, operator=name, got=got)
+    return target, (*(slice(None),) * dim, places), values
+
+
+@method("index_copy")
+def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
+    """A copy of `input` with `source[i]` as slice `index[i]` of axis `dim`.
+
+    index: (n,) integers; source: input's shape with n along dim, of its dtype.
+    """
+    target, places, values = _copy_parts(input, dim, index, source, "index_copy")
+    return reshape(put(target, values, kept_index(places, input, values)), input.shape)
+
+
+@method("index_copy_")
+def index_copy_(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
+    """In-place form of `index_copy`."""
+    store("index_copy_", *_copy_parts(input, dim, index, source, "index_copy_"))
+    return input
+
+
+@method("index_fill")
+def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
+    """A copy of `input` with the slices `index` of axis `dim` filled with one number.
+
+    index: (n,) integers, which may count from the end; value: a number or a tensor of one.
+    """
+    target, places, values = _copy_parts(input, dim, index, value, "index_fill")
+    return reshape(put(target, values, kept_index(places, input, values)), input.shape)
+
+
+@method("index_fill_")
+def index_fill_(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
+    """In-place form of `index_fill`."""
+    store("index_fill_", *_copy_parts(input, dim, index, value, "index_fill_"))
+    return input
+
+
+@method("take")
+def take(input: Tensor, index: Tensor) -> Tensor:
+    """The elements at the positions `index` in C order, which may count from the end.
+
+    index: integers of any shape -> its shape.
+    """
+    if type(index) is not Tensor or index.array.dtype.kind not in "iu":
+        raise DTypeError("index must be an integer Tensor", operator="take")
+    return index_at(flatten(input), kept_index((index.array,), input))
+
+
+@method("take_along_dim")
+def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
+    """`gather` with broadcasting and indices that may count from the end.
+
+    Without `dim`, positions in C order.
+    """
+    if dim is None:
+        input, indices, dim = flatten(input), flatten(indices), 0
+    dim = axis(input.ndim, dim, "take_along_dim")
+    if input.ndim != indices.ndim:
+        got = f"{input.shape}, {indices.shape}"
+        raise ShapeError("needs as many axes as indices", operator="take_along_dim", got=got)
+    size = input.shape[dim]
+    one = [(*x.shape[:dim], 1, *x.shape[dim + 1 :]) for x in (input, indices)]
+    common = broadcast_shapes(*one)
+    wide = [expand(x, (*common[:dim], x.shape[dim], *common[dim + 1 :])) for x in (input, indices)]
+    places = np.where(wide[1].array < 0, wide[1].array + size, wide[1].array)
+    return gather(wide[0], dim, constant(places))
+
+
+# ---------------------------------------------------------------- by a mask
+
+
+def _scattered(input: Tensor, mask: Any, source: Any, name: str) -> tuple[Tensor, Tensor]:
+    """A mask of `input`'s shape and the elements of `source` that go there."""
+    if type(mask) is not Tensor or mask.dtype.kind != BOOL:
+        raise DTypeError("mask must be a bool Tensor", operator=name)
+    mask = expand(mask, input.shape)
+    source, count = match_dtype(input, source, name), np.count_nonzero(mask.array)
+    if source.numel() < count:
+        got = f"{source.shape}, {count} places"
+        raise ShapeError("source has fewer elements than there are places", operator=name, got=got)
+    return mask, getitem(flatten(source), (slice(count), Ellipsis))
+
+
+@method("masked_scatter")
+def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
+    """A copy of `input` with the elements of `source`, in C order, where `mask` holds.
+
+    input and mask broadcast; source: of input's dtype, with enough elements.
+    """
+    wide = broadcast_shapes(input.shape, mask.shape)
+    target = expand(input, wide)
+    mask, values = _scattered(target, mask, source, "masked_scatter")
+    return put(target, values, kept_index((mask.array,), input, source))
+
+
+@method("masked_scatter_")
+def masked_scatter_(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
+    """In-place form of `masked_scatter`."""
+    mask, values = _scattered(input, mask, source, "masked_scatter_")
+    return store("masked_scatter_", input, (mask.array,), values)
