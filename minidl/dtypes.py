@@ -77,10 +77,12 @@ def dtype_of(name: Any) -> DType:
     try:
         if name in _FROM_NAME:
             return _FROM_NAME[name]
-        return FROM_NUMPY[np.dtype(name) if name is not None else name]  # NumPy: None is float64
+        if name is not None:  # which NumPy takes for float64
+            return FROM_NUMPY[np.dtype(name)]
     except (KeyError, TypeError):
-        names = ", ".join(d.name for d in ALL)
-        raise DTypeError(f"dtype must be one of {names}", got=repr(name)) from None
+        pass
+    names = ", ".join(d.name for d in ALL)
+    raise DTypeError(f"dtype must be one of {names}", got=repr(name))
 
 
 def get_default_dtype() -> DType:

@@ -120,7 +120,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "[add] out of memory",
     ),
     # empty
-    "max of nothing": (lambda: zeros(0).max(), MinidlError, "axis 0 has no elements"),
+    "max of nothing": (lambda: zeros(0).max(), MinidlError, "[max] no elements"),
     "argmax of nothing": (lambda: zeros(0).argmax(), MinidlError, "[argmax]"),
     "item of many": (lambda: zeros(2).item(), ShapeError, "[item] needs a tensor of one element"),
     # modules and optimisers
@@ -241,6 +241,6 @@ def test_unknown_backend_is_one_line() -> None:
     )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].endswith("backend must be one of reference, got 'gpu'")
-    with pytest.raises(ArgumentError, match="backend must be one of reference, got 'gpu'"):
-        with minidl.backends.use_backend("gpu"):
-            pass
+    block = minidl.backends.use_backend("gpu")
+    with pytest.raises(ArgumentError, match="backend must be one of reference, got 'gpu'"), block:
+        pass

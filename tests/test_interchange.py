@@ -13,8 +13,7 @@ import pytest
 from minidl.dtypes import bfloat16
 from minidl.errors import DTypeError, GradientError, MinidlError, ShapeError
 from minidl.ops import mul
-from minidl.tensor import Parameter, Tensor, from_dlpack, set_printoptions
-from minidl.tensor import interchange
+from minidl.tensor import Parameter, Tensor, from_dlpack, interchange, set_printoptions
 
 
 def test_numpy_shares_the_elements() -> None:

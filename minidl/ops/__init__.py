@@ -22,6 +22,18 @@ from minidl.ops.activation import (
     softsign,
     tanhshrink,
 )
+from minidl.ops.along import (
+    gather,
+    index_add,
+    index_copy,
+    index_fill,
+    index_select,
+    masked_scatter,
+    scatter,
+    scatter_add,
+    take,
+    take_along_dim,
+)
 from minidl.ops.arithmetic import (
     abs,
     absolute,
@@ -153,18 +165,6 @@ from minidl.ops.index import (
     narrow,
     nonzero,
     select,
-)
-from minidl.ops.along import (
-    gather,
-    index_add,
-    index_copy,
-    index_fill,
-    index_select,
-    masked_scatter,
-    scatter,
-    scatter_add,
-    take,
-    take_along_dim,
 )
 from minidl.ops.loss import (
     binary_cross_entropy,

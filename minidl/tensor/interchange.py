@@ -171,9 +171,7 @@ def from_dlpack(source: Any) -> Tensor:
     a dtype that minidl does not have.
     """
     if not hasattr(source, "__dlpack__"):
-        raise DTypeError(
-            "[from_dlpack] needs an object with __dlpack__", got=type(source).__name__
-        )
+        raise DTypeError("[from_dlpack] needs an object with __dlpack__", got=type(source).__name__)
     array = None
     if "bfloat16" in str(getattr(source, "dtype", "")):
         array = _import_bfloat16(source.__dlpack__())

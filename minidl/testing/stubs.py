@@ -1,4 +1,4 @@
-"""The type stub of Tensor, with the methods that operators attach: `python -m minidl.testing.stubs`.
+"""The stub of Tensor with the methods that operators attach: `python -m minidl.testing.stubs`.
 
 `minidl/tensor/core.pyi` is generated, checked in, and compared by a test, so that editors and type
 checkers see every method.
