@@ -72,6 +72,7 @@ class Operator:
         self.residuals: tuple[str, ...] = tuple(options["residuals"])
         self.view: bool = options["view"]
         self.nondiff: bool = options["nondiff"]
+        self.needed_by: dict[str, str] = options["needed_by"] or {}
         self.promote: str | None = None if self.view else options["promote"]
         self.gradient: Callable | None = None
         self.composite: Callable | None = None
@@ -271,6 +272,7 @@ def op(
     nondiff: bool = False,
     promote: str | None = "same",
     inplace_of: Any = None,
+    needed_by: dict[str, str] | None = None,
 ) -> Any:
     """Make an operator of `forward(k, ...)`, which works on raw arrays with the kernel table k.
 
@@ -278,7 +280,8 @@ def op(
     only the gradient sees; view: the result shares the first input's elements; nondiff: no
     gradient by nature; promote: "same" (tensors and scalars are promoted to a common dtype),
     "float" (so are integers, to the default dtype), "match" (dtypes must be equal), None (arrays
-    pass as they are); inplace_of: the operator that this one computes into its first argument.
+    pass as they are); inplace_of: the operator that this one computes into its first argument;
+    needed_by: saved input -> the input whose gradient alone needs it (None where that has none).
     """
     options = {
         "outputs": outputs,
@@ -286,6 +289,7 @@ def op(
         "view": view,
         "nondiff": nondiff,
         "promote": promote,
+        "needed_by": needed_by,
     }
 
     def decorate(forward: Callable) -> Any:

@@ -296,8 +296,19 @@ def _record(op: Any) -> list[str]:
     return lines
 
 
+def _flag(op: Any, name: str) -> str:
+    """Expression for whether the input `name` has a gradient (inside the recording branch)."""
+    local = _takes_scalars(op) or op.kinds[name] == "optional"
+    return f"_t_{name}" if local else f"{name}.tracked"
+
+
 def _value(op: Any, name: str) -> str:
     """Expression for what the gradient gets under `name`: originals, not promoted copies."""
+    if name in op.needed_by:
+        array = f"{name}.array"
+        if _takes_scalars(op):
+            array = f"({array} if type({name}) is Tensor else {name})"
+        return f"{array} if {_flag(op, op.needed_by[name])} else None"
     if name in op.inputs:
         if op.sequence:
             return f"tuple([_x.array for _x in {name}])"
@@ -329,10 +340,12 @@ def _guards(op: Any, scalars: bool) -> str:
     for name in op.saves:
         if name in op.inputs and op.sequence:
             return f"tuple([_g for _x in {name} for _g in (_x.storage, _x.storage.version)])"
-        if name in op.inputs and (scalars or op.kinds[name] == "optional"):
-            parts.append(
-                f"*(({name}.storage, {name}.storage.version) if type({name}) is Tensor else ())"
-            )
+        if name in op.inputs and (scalars or op.kinds[name] == "optional" or name in op.needed_by):
+            used = [f"type({name}) is Tensor"] if scalars or op.kinds[name] == "optional" else []
+            if name in op.needed_by:
+                used.append(_flag(op, op.needed_by[name]))
+            guard = f"({name}.storage, {name}.storage.version)"
+            parts.append(f"*({guard} if {' and '.join(used)} else ())")
         elif name in op.inputs or (op.kinds.get(name) == "index"):
             guard = f"{name}.storage, {name}.storage.version"
             parts.append(guard if name in op.inputs else f"*(() if {name} is None else ({guard}))")

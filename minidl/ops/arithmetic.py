@@ -101,7 +101,7 @@ def rsub(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
 
 
 @method("mul", "multiply", "__mul__", "__rmul__")
-@op
+@op(needed_by={"input": "other", "other": "input"})
 def mul(k: Any, input: Array, other: Array) -> Any:
     """`input * other`, broadcast."""
     return k.mul(input, other)
@@ -119,7 +119,7 @@ def mul_(k: Any, input: Array, other: Array) -> Any:
 
 
 @method("__truediv__", "true_divide")
-@op(promote="float")
+@op(promote="float", needed_by={"input": "other"})
 def _div(k: Any, input: Array, other: Array) -> Any:
     """`input / other`, broadcast; integers give the default dtype."""
     return k.div(input, other)

@@ -36,7 +36,7 @@ __all__ = [
 
 
 @method("matmul", "__matmul__")
-@op(promote="match")
+@op(promote="match", needed_by={"input": "other", "other": "input"})
 def matmul(k: Any, input: Array, other: Array) -> Any:
     """Matrix product. input (..., n, m) or (m,), other (..., m, p) or (m,); batches broadcast."""
     if not input.ndim or not other.ndim:
@@ -47,22 +47,26 @@ def matmul(k: Any, input: Array, other: Array) -> Any:
 
 
 @matmul.gradient
-def _(g: Tensor, input: Tensor, other: Tensor, needs: Any) -> Any:
-    if input.ndim == other.ndim == 1:
+def _(g: Tensor, input: Any, other: Any, input_shape: tuple, other_shape: tuple, needs: Any) -> Any:
+    if len(input_shape) == len(other_shape) == 1:
         return g * other if needs[0] else None, g * input if needs[1] else None
-    x, y = input, other
-    if y.ndim == 1:  # the columns that a vector lacks
-        y, g = reshape(y, (-1, 1)), reshape(g, (*g.shape, 1))
-    if x.ndim == 1:
-        x, g = reshape(x, (1, -1)), reshape(g, (*g.shape[:-1], 1, g.shape[-1]))
+    # the columns, or the row, that a vector lacks
+    wide = (*other_shape, 1) if len(other_shape) == 1 else other_shape
+    tall = (1, *input_shape) if len(input_shape) == 1 else input_shape
+    if wide is not other_shape:
+        g = reshape(g, (*g.shape, 1))
+    if tall is not input_shape:
+        g = reshape(g, (*g.shape[:-1], 1, g.shape[-1]))
     dx = dy = None
     if needs[0]:
-        dx = reshape(sum_to(matmul(g, transpose(y, -1, -2)), x.shape), input.shape)
+        y = transpose(reshape(other, wide), -1, -2)
+        dx = reshape(sum_to(matmul(g, y), tall), input_shape)
     if needs[1]:
-        if y.ndim == 2 and x.ndim > 2:
+        x = reshape(input, tall)
+        if len(wide) == 2 and len(tall) > 2:
             # one product over all batches instead of a product per batch and their sum
             x, g = _rows(x), _rows(g)
-        dy = reshape(sum_to(matmul(transpose(x, -1, -2), g), y.shape), other.shape)
+        dy = reshape(sum_to(matmul(transpose(x, -1, -2), g), wide), other_shape)
     return dx, dy
 
 
@@ -71,7 +75,7 @@ def _rows(x: Tensor) -> Tensor:
     return reshape(x, (math.prod(x.shape[:-1]), x.shape[-1])) if x.ndim != 2 else x
 
 
-@op(promote="match")
+@op(promote="match", needed_by={"input": "weight", "weight": "input"})
 def linear(k: Any, input: Array, weight: Array, bias: Array | None = None) -> Any:
     """`input @ weight.T + bias`. input (..., in), weight (out, in), bias (out,) -> (..., out)."""
     if weight.ndim == 1:
