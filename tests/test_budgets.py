@@ -11,10 +11,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "minidl"
 CORE = ("tensor.py", "tensor", "autograd", "dtypes.py", "errors.py", "backends/table.py")
-# The design set 1,500 from a probe without edges, versions, promotion, checks or in-place history.
-# With them, and with DLPack, repr, Function and anomaly detection in these folders, the core is
-# 2,410 lines; the limit keeps it from growing further until it has been cut.
-CORE_LINES = 2450
+# Beside the core, for those who need them: a reader of the engine can leave them out.
+EDGES = ("interchange.py", "printing.py", "function.py", "anomaly.py")
+# The design set 1,500 for all of it, from a probe without edges, versions, promotion, checks or
+# in-place history. With them the core is about 1,850 lines and DLPack, repr, Function and anomaly
+# detection 460 more; the limits keep both from growing.
+CORE_LINES = 1900
+EDGE_LINES = 480
 OPERATOR_LINES = 12
 RAW_LINES = {".py": 700, ".cpp": 600, ".h": 600, ".cu": 600, ".cuh": 600}
 SKIPPED = {
@@ -87,12 +90,15 @@ def test_engine_core():
         str(path.relative_to(PACKAGE)): len(code_lines(path.read_text(encoding="utf-8")))
         for path in python_files(*CORE)
     }
-    total = sum(sizes.values())
+    edges = sum(size for name, size in sizes.items() if name.endswith(EDGES))
+    core = sum(sizes.values()) - edges
     parts = ", ".join(f"{name} {size}" for name, size in sizes.items())
-    print(f"\nengine core: {total} of {CORE_LINES} code lines ({parts})")
+    print(f"\nengine core: {core} of {CORE_LINES} code lines, edges: {edges} of {EDGE_LINES}")
+    print(f"({parts})")
     for part in ("tensor", "autograd", "dtypes", "errors", "backends/table"):
         assert any(name.startswith(part) for name in sizes), f"{part} is missing"
-    assert total <= CORE_LINES
+    assert core <= CORE_LINES
+    assert edges <= EDGE_LINES
 
 
 def test_operators():

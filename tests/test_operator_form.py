@@ -205,6 +205,21 @@ def test_gradient_of_a_write_may_arrive_expanded() -> None:
     np.testing.assert_array_equal(x.grad.array, np.tile(2 * np.arange(3.0), (2, 1)))
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_was_overwritten_gets_a_gradient_of_zeros(whole: bool) -> None:
+    x, z = leaf(2, 3), leaf(2, 3)
+    y = x.clone()
+    if whole:
+        y.copy_(z)
+    else:
+        y[0].copy_(z[0])
+    (y * 2).sum().backward()
+    assert x.grad is not None and z.grad is not None
+    kept = np.array([[0.0] * 3, [0.0 if whole else 2.0] * 3])
+    np.testing.assert_array_equal(x.grad.numpy(), kept)
+    np.testing.assert_array_equal(z.grad.numpy(), 2.0 - kept)
+
+
 def test_detaching_a_root_in_place_leaves_its_views_alone() -> None:
     x = Tensor(np.ones(3)).requires_grad_()
     y = mul(x, 2.0)

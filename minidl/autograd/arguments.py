@@ -20,24 +20,25 @@ from minidl.tensor import Tensor
 
 
 def operand(op: Any, name: str, value: Any) -> Any:
-    """A Tensor or Python scalar as it is, a NumPy scalar as a Python one; refuse the rest."""
+    """An argument as the operator takes it: a Tensor, None, a Python scalar; refuse the rest."""
     kind = type(value)
-    if kind is Tensor or kind is float or kind is int or kind is bool:
+    if kind is Tensor or (value is None and op.kinds[name] != "array"):
         return value
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, bool | int | float):
-        return (bool, int, float)[(not isinstance(value, bool)) + isinstance(value, float)](value)
-    hint = "; wrap it with minidl.tensor(...)" if isinstance(value, np.ndarray | list) else ""
-    raise DTypeError(
-        f"{name} must be a Tensor{hint}", operator=op.name, got=f"{kind.__module__}.{kind.__name__}"
-    )
+    if op.scalars and op.kinds[name] != "index":
+        if isinstance(value, np.generic):
+            value = value.item()
+        for scalar in (bool, int, float):  # of subclasses, too
+            if isinstance(value, scalar):
+                return scalar(value)
+    refuse(op, name, value)
 
 
 def refuse(op: Any, name: str, value: Any) -> None:
     """Raise the error for an argument that is not a Tensor."""
-    checked = operand(op, name, value)
-    raise DTypeError(f"{name} must be a Tensor", operator=op.name, got=repr(checked))
+    kind = type(value)
+    hint = "; wrap it with minidl.tensor(...)" if isinstance(value, np.ndarray | list) else ""
+    shown = repr(value) if kind in (bool, int, float) else f"{kind.__module__}.{kind.__name__}"
+    raise DTypeError(f"{name} must be a Tensor{hint}", operator=op.name, got=shown)
 
 
 def sequence(op: Any, name: str, values: Any) -> tuple[Tensor, ...]:

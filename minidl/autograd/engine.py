@@ -191,8 +191,7 @@ def _run(
         if used:
             if type(g) is list:
                 g = _whole(node, g) if node.op.materialize else tuple(g)
-            fast = None if create_graph else node.op.fast
-            results = fast(node, g) if fast else node.op.backward(node, g, create_graph)
+            results = node.op.backward(node, g, create_graph)
             if node.where is not None:
                 check_gradients(node, g, results)
         else:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd.modes import no_grad
-from minidl.autograd.node import Node, check_versions, constant, edge_of, rebuilt, show
+from minidl.autograd.node import Node, check_versions, constant, edge_of, rebuilt, show, unfreed
 from minidl.backends import local
 from minidl.dtypes import FLOAT
 from minidl.errors import DTypeError, GradientError, UnsupportedError
@@ -58,14 +58,7 @@ class Context:
         node = self._node()
         if node is None:  # in forward or setup_context
             return self._to_save
-        saved = node.saved
-        if saved is None:
-            raise GradientError(
-                "the graph was freed by an earlier backward; pass retain_graph=True to the first",
-                operator=self._name,
-            )
-        if type(saved) is not tuple:  # a checkpointed region: computed again when needed
-            saved = saved.recompute(node)
+        saved = node.saved if type(node.saved) is tuple else unfreed(self._name, node)
         check_versions(self._name, node.guards)
         recording = local.state.recording
         tensors = []
@@ -98,7 +91,6 @@ class _FunctionOperator:
     """What a node needs of its operator, for one call of a Function."""
 
     fresh, frees = False, True
-    fast = None
 
     def __init__(self, function: type[Function], ctx: Context) -> None:
         self.name = function.__name__
@@ -205,7 +197,6 @@ class _Once:
     """The operator of gradients that were computed without a graph."""
 
     fresh = frees = False
-    fast = None
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -112,8 +112,11 @@ def writable(name: str, x: Any) -> bool:
     return recording is not False
 
 
-def write(name: str, x: Tensor, value: Tensor, recording: bool) -> None:
-    """Write `value` into `x`'s elements and give `x` (or its root) the history of the result."""
+def write(name: str, x: Tensor, value: Tensor, recording: bool, replaces: bool = False) -> None:
+    """Write `value` into `x`'s elements and give `x` (or its root) the history of the result.
+
+    replaces: `value` was not computed from `x`, so what was there gets a gradient of zeros.
+    """
     if not can_cast(value.dtype, x.dtype):
         raise DTypeError(
             f"a {value.dtype.name} result cannot be written into a tensor of {x.dtype.name}",
@@ -132,8 +135,9 @@ def write(name: str, x: Tensor, value: Tensor, recording: bool) -> None:
         return
     if x.base is None:
         if x.tracked or value.tracked:
-            # nothing of the old value is left: its gradient is zero, or part of the new value's
-            edges = (None if value.tracked else edge_of(x), edge_of(value))
+            # what is left of the old value is part of the new one's history, or nothing
+            before = edge_of(x) if replaces or not value.tracked else None
+            edges = (before, edge_of(value))
             replace_history(x, Node(WRITE, edges, ((), ()), x.array.shape, x.array.dtype))
         return
     root = x.base.root
@@ -151,7 +155,6 @@ class _Write:
 
     name = "write"
     fresh = frees = False
-    fast = None
 
     def backward(self, node: Node, g: Any, create_graph: bool) -> tuple:
         chain, order = node.saved

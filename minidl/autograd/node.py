@@ -71,6 +71,16 @@ def check_versions(name: str, guards: Sequence[Any]) -> None:
             )
 
 
+def unfreed(name: str, node: Node) -> tuple:
+    """What a checkpointed node keeps, computed again; an error where it was freed."""
+    if node.saved is None:
+        raise GradientError(
+            "the graph was freed by an earlier backward; pass retain_graph=True to the first",
+            operator=name,
+        )
+    return node.saved.recompute(node)
+
+
 _new = object.__new__
 
 
@@ -87,8 +97,8 @@ def constant(array: Any) -> Tensor:
 _LENT = Storage()
 
 
-def lent(array: Any) -> Tensor:
-    """A saved array as a tensor for one gradient call; all of them share one storage."""
+def lent(array: Any, edge: Any) -> Tensor:
+    """A saved array as a tensor for one gradient call without graph; they share one storage."""
     tensor = _new(Tensor)
     tensor.array = array
     tensor.storage = _LENT
@@ -102,7 +112,6 @@ class _Alias:
 
     name = "alias"
     fresh = frees = False
-    fast = None
 
     def backward(self, node: Node, g: Any, create_graph: bool) -> tuple:
         return (g,)
@@ -117,7 +126,7 @@ def rebuilt(array: Any, edge: Any) -> Tensor:
     So each use is told apart when one tensor was passed twice.
     """
     tensor = constant(array)
-    if edge is not None:
+    if edge is not None and array.dtype.kind not in "iub":
         tensor.node = Node(ALIAS, (edge,), (), array.shape, array.dtype)
         tensor.tracked = True
     return tensor

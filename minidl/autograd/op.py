@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from minidl.autograd.arguments import explain, operand, prepare, refuse, rounded, sequence
+from minidl.autograd.arguments import explain, operand, prepare, rounded, sequence
 from minidl.autograd.inplace import in_place, inplace_form, writable, write
-from minidl.autograd.node import Node, check_versions, constant, edge_of, lent, rebuilt
+from minidl.autograd.node import Node, check_versions, constant, edge_of, lent, rebuilt, unfreed
 from minidl.autograd.specialise import backward_source_of, source_of
 from minidl.backends import local
 from minidl.backends.table import entered
@@ -48,7 +48,6 @@ KINDS = {
     "Index": "index",
     "Index | None": "index",
 }
-PLAIN, INPUT, OUTPUT, CONSTANT, SEQUENCE = range(5)
 
 
 class Operator:
@@ -83,10 +82,11 @@ class Operator:
         self.kinds = {p.name: KINDS.get(p.annotation, "attribute") for p in parameters}
         self.inputs = [n for n, kind in self.kinds.items() if kind not in ("attribute", "index")]
         self.sequence = any(kind == "sequence" for kind in self.kinds.values())
-        self.saves: list[str] = []
-        self.plan: list[tuple[int, int]] = []
-        self.wants_needs = False
-        self.fast: Any = None  # backward(node, g) without graph, compiled on the first call
+        # Python scalars are operands beside a tensor; `loose` inputs may be something else than one
+        self.scalars = self.promote in ("same", "float") and len(self.inputs) > 1
+        self.loose = [n for n in self.inputs if self.scalars or self.kinds[n] == "optional"]
+        self.names: list[str] = []  # what the gradient gets after g
+        self.saves: list[str] = []  # of these, what a node keeps
         self.function = self._function()
 
     def _function(self) -> Any:
@@ -105,15 +105,22 @@ class Operator:
     def set_gradient(self, gradient: Callable) -> Callable:
         """Register the gradient: its parameter names are what a node keeps."""
         code = gradient.__code__
-        names = list(code.co_varnames[: code.co_argcount])
-        if not names or names[0] != "g":
+        first, *names = code.co_varnames[: code.co_argcount] or ("",)
+        if first != "g":
             raise TypeError(f"[{self.name}] the first parameter of a gradient is g")
-        self.wants_needs = "needs" in names
-        self.saves = [name for name in names[1:] if name != "needs"]
-        self.needs_position = names.index("needs") if self.wants_needs else 0
-        for name in self.saves:
-            self.plan.append(self._plan(name))
-        self.frees = any(how != PLAIN for how, _ in self.plan)
+        indices = [name for name, kind in self.kinds.items() if kind == "index"]
+        arrays = {*self.inputs, *self.outputs, *self.residuals, *indices}
+        known = {*arrays, *self.kinds, "needs", *(f"{name}_shape" for name in self.inputs)}
+        for name in names:
+            if name not in known:
+                raise TypeError(
+                    f"[{self.name}] the gradient names {name!r}, which is neither an input, an"
+                    f" attribute, <input>_shape, an output {self.outputs} nor a residual"
+                    f" {self.residuals}"
+                )
+        self.names = names
+        self.saves = [name for name in names if name != "needs"]
+        self.frees = any(name in arrays for name in self.saves)
         self.gradient = gradient
         return gradient
 
@@ -122,84 +129,31 @@ class Operator:
         self.composite = composite
         return composite
 
-    def _plan(self, name: str) -> tuple[int, int]:
-        """(how to rebuild, which edge): PLAIN as it is, INPUT, OUTPUT, CONSTANT a tensor."""
-        if name in self.inputs:
-            return (SEQUENCE if self.sequence else INPUT, self.inputs.index(name))
-        if name in self.outputs:
-            return OUTPUT, self.outputs.index(name)
-        if name in self.residuals or self.kinds.get(name) == "index":
-            return CONSTANT, 0
-        if name in self.kinds or (name.endswith("_shape") and name[:-6] in self.inputs):
-            return PLAIN, 0
-        raise TypeError(
-            f"[{self.name}] the gradient names {name!r}, which is neither an input, an attribute,"
-            f" <input>_shape, an output {self.outputs} nor a residual {self.residuals}"
-        )
-
     def backward(self, node: Node, g: Any, create_graph: bool) -> tuple:
-        """Gradients for the node's edges, given the gradient `g` of its output(s)."""
-        if self.gradient is None:
-            raise GradientError("has no gradient", operator=self.name)
-        saved = node.saved
-        if saved is None:
-            raise GradientError(
-                "the graph was freed by an earlier backward; pass retain_graph=True to the first",
-                operator=self.name,
-            )
-        if type(saved) is not tuple:  # a checkpointed region: computed again when needed
-            saved = saved.recompute(node)
-        check_versions(self.name, node.guards)
-        if create_graph and self.composite is not None:
-            return self._through_composite(node, g)
-        args = [g]
-        for (how, which), value in zip(self.plan, saved, strict=True):
-            if how == PLAIN or value is None:
-                args.append(value)
-            elif how == SEQUENCE:
-                edges = node.edges if create_graph else (None,) * len(value)
-                args.append([rebuilt(a, e) for a, e in zip(value, edges, strict=True)])
-            elif type(value) is not np.ndarray:
-                args.append(value)
-            elif how == CONSTANT or not create_graph:
-                args.append(constant(value))
-            elif how == INPUT:
-                args.append(rebuilt(value, node.edges[which]))
-            else:
-                edge = node if len(self.outputs) == 1 else (node, which)
-                args.append(rebuilt(value, edge if value.dtype.kind not in "iub" else None))
-        if self.wants_needs:
-            args.insert(self.needs_position, tuple(edge is not None for edge in node.edges))
-        result = self.gradient(*args)
-        if type(result) is not tuple:
-            result = tuple(result) if type(result) is list else (result,)
-        if len(result) != len(node.edges):
-            miscounted(self, result, node)
-        return result
+        """Gradients for the node's edges; the compiled function takes the place of this one."""
+        raise GradientError("has no gradient", operator=self.name)
 
-    def _through_composite(self, node: Node, g: Any) -> tuple:
-        args, inputs, keywords = [], [], {}
-        edges = iter(node.edges)
-        for parameter, value in zip(self.parameters, node.call, strict=True):
-            kind = self.kinds[parameter.name]
-            if kind in ("array", "optional"):
-                edge = next(edges)
-                if value is None:
-                    inputs.append(None)
-                else:
-                    array, storage, version = value
-                    check_versions(self.name, (storage, version))
-                    value = rebuilt(array, edge)
-                    inputs.append(None if edge is None else value)
-            if parameter.kind is parameter.KEYWORD_ONLY:
-                keywords[parameter.name] = value
-            else:
-                args.append(value)
-        assert self.composite is not None
-        out = self.composite(*args, **keywords)
-        wanted = [x for x in inputs if x is not None]
-        found = iter(gradients_of(out, wanted, g))
-        return tuple(None if x is None else next(found) for x in inputs)
+
+def through_composite(op: Operator, node: Node, g: Any) -> tuple:
+    """Gradients by way of the composite, whose operators are recorded."""
+    args, inputs, keywords = [], [], {}
+    edges = iter(node.edges)
+    for parameter, value in zip(op.parameters, node.call, strict=True):
+        if op.kinds[parameter.name] in ("array", "optional"):
+            edge = next(edges)
+            if value is not None:
+                array, *guard = value
+                check_versions(op.name, guard)
+                value = rebuilt(array, edge)
+            inputs.append(None if edge is None else value)
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            keywords[parameter.name] = value
+        else:
+            args.append(value)
+    assert op.composite is not None
+    out = op.composite(*args, **keywords)
+    found = iter(gradients_of(out, [x for x in inputs if x is not None], g))
+    return tuple(None if x is None else next(found) for x in inputs)
 
 
 def miscounted(op: Operator, result: Sequence[Any], node: Node) -> None:
@@ -226,11 +180,11 @@ def _specialise(op: Operator) -> Any:
     filename = f"<minidl operator {op.name}>"
     linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
     namespace |= _HELPERS
-    namespace |= {"FORWARD": op.forward, "THIS": function}
-    namespace |= {"GRADIENT": op.gradient, "SLOW": op.backward}
+    namespace |= {"FORWARD": op.forward, "THIS": function, "GRADIENT": op.gradient}
     made: dict[str, Any] = {}
     exec(compile(source, filename, "exec"), namespace, made)
-    op.fast = made.get("backward")
+    if op.gradient is not None:
+        op.backward = made["backward"]
     new = made["specialised"]
     function.__defaults__ = new.__defaults__
     function.__kwdefaults__ = new.__kwdefaults__
@@ -251,7 +205,6 @@ _HELPERS = {
     "F64": np.dtype(np.float64),
     "PREPARE": prepare,
     "OPERAND": operand,
-    "REFUSE": refuse,
     "SEQUENCE": sequence,
     "ROUNDED": rounded,
     "EXPLAIN": explain,
@@ -259,6 +212,9 @@ _HELPERS = {
     "EDGE": edge_of,
     "CHECK": check_versions,
     "LENT": lent,
+    "REBUILT": rebuilt,
+    "UNFREED": unfreed,
+    "THROUGH": through_composite,
     "MISCOUNTED": miscounted,
 }
 

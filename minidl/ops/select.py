@@ -287,14 +287,16 @@ def copy_(input: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
     """Write `src` (any dtype, broadcast) into `input`; gradients flow to `src` from then on."""
     if type(src) is not Tensor:
         raise DTypeError("src must be a Tensor", operator="copy_", got=type(src).__name__)
-    write("copy_", input, cast(src, input.array.dtype), writable("copy_", input))
+    write("copy_", input, cast(src, input.array.dtype), writable("copy_", input), replaces=True)
     return input
 
 
 @method("fill_")
 def fill_(input: Tensor, value: Any) -> Tensor:
     """Write `value` (a number or a 0-d tensor) into all elements."""
-    write("fill_", input, _value_like("fill_", input, value), writable("fill_", input))
+    write(
+        "fill_", input, _value_like("fill_", input, value), writable("fill_", input), replaces=True
+    )
     return input
 
 
