@@ -123,6 +123,27 @@ def test_numbers_that_an_integer_dtype_does_not_hold(data, dtype):
         minidl.tensor(data, dtype=dtype)
 
 
+def test_sizes_and_ranges_by_name():
+    assert minidl.tensor(range(3)).tolist() == [0, 1, 2]
+    assert minidl.arange(end=3).tolist() == [0, 1, 2]
+    assert minidl.rand(size=(2, 3)).shape == minidl.randn(size=[2, 3]).shape == (2, 3)
+    assert minidl.ones(1).new_zeros(size=(2,), device="cpu").tolist() == [0, 0]
+    assert minidl.full((1,), -1, dtype=minidl.uint8).tolist() == [255]
+    with pytest.raises(ArgumentError, match="given twice"):
+        minidl.zeros(2, size=(3,))
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_overflows_becomes_infinite_without_warnings():
+    assert minidl.tensor([1e6, 1e300], dtype=minidl.float16).tolist() == [np.inf] * 2
+    assert minidl.tensor(np.array([1e300]), dtype=minidl.float32).tolist() == [np.inf]
+    x = minidl.zeros(2, dtype=minidl.float16)
+    x[0] = 10**6
+    assert x.tolist() == [np.inf, 0]
+    with pytest.raises(ArgumentError, match=r"\[full\] the value does not fit into float16"):
+        minidl.full((1,), 1e6, dtype=minidl.float16)
+
+
 def test_unsupported_integers_of_numpy_can_be_converted():
     x = minidl.tensor(np.array([1, 2], np.uint16), dtype=minidl.int32)
     assert x.dtype is minidl.int32 and x.tolist() == [1, 2]
@@ -228,7 +249,7 @@ def test_empty_and_full():
     assert minidl.ones(1).new_full((2,), 3).dtype is minidl.float32
     assert minidl.ones(1).new_tensor([1, 2]).dtype is minidl.float32
     assert minidl.scalar_tensor(3).dtype is minidl.float32
-    with pytest.raises(ArgumentError, match="range of uint8"):
+    with pytest.raises(ArgumentError, match="does not fit into uint8"):
         minidl.full((2,), 300, dtype=minidl.uint8)
     with pytest.raises(DTypeError, match="real number"):
         minidl.full((2,), "a")
@@ -264,6 +285,13 @@ def test_more_than_memory_holds_in_other_functions():
 def test_sizes_that_are_refused(size, error):
     with pytest.raises(error, match=r"\[zeros\]"):
         minidl.zeros(*size)
+
+
+def test_the_cpu_is_here():
+    x = minidl.zeros(2)
+    assert x.cpu() is x
+    with pytest.raises(DeviceError, match="'cuda'"):
+        x.cuda()
 
 
 def test_other_devices_are_refused():

@@ -82,7 +82,6 @@ def test_tensors_of_every_kind_are_indices():
     x = counted(3, 4)
     assert x[minidl.tensor(1)].tolist() == [4, 5, 6, 7]
     assert x[minidl.tensor(1), minidl.tensor([0, 3])].tolist() == [4, 7]
-    assert x[[minidl.tensor(2), 0]].tolist() == [[8, 9, 10, 11], [0, 1, 2, 3]]
     assert x[minidl.tensor([2, 0], dtype=minidl.int8)].tolist() == x[[2, 0]].tolist()
     assert x[x > 9].tolist() == [10, 11]
     mask = minidl.tensor([1, 0, 1], dtype=minidl.uint8)  # a mask in PyTorch too
@@ -117,7 +116,8 @@ def test_a_basic_index_is_a_view_and_others_are_copies():
         (np.array([0.5]), DTypeError, "float64"),
         ("a", DTypeError, "str"),
         (slice(0.5, None), DTypeError, "float"),
-        ([[0, 1], [1, 0]], UnsupportedError, "list of lists"),
+        ([[0, 1], [1, 0]], UnsupportedError, "list that holds lists"),
+        ([minidl.tensor(2), 0], UnsupportedError, "or tensors"),
         ((Ellipsis, Ellipsis), OutOfRangeError, "single ellipsis"),
     ],
 )
@@ -321,10 +321,63 @@ def test_view_refuses_what_reshape_copies():
         x.view(minidl.float32)
 
 
+ARRAY = np.ones((2, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: minidl.reshape(ARRAY, (6,)),
+        lambda x: minidl.squeeze(ARRAY),
+        lambda x: minidl.unsqueeze(ARRAY, 0),
+        lambda x: minidl.flatten(ARRAY),
+        lambda x: minidl.ravel(ARRAY),
+        lambda x: minidl.unflatten(ARRAY, 0, (2, 1)),
+        lambda x: minidl.broadcast_to(ARRAY, (2, 3)),
+        lambda x: x.view_as(ARRAY),
+        lambda x: x.reshape_as(ARRAY),
+        lambda x: x.expand_as(ARRAY),
+        lambda x: minidl.split(ARRAY, 1),
+        lambda x: minidl.unbind(ARRAY),
+        lambda x: minidl.roll(ARRAY, 1),
+        lambda x: minidl.tile(ARRAY, (2,)),
+        lambda x: minidl.repeat_interleave(ARRAY, 2),
+        lambda x: minidl.meshgrid(ARRAY[0], ARRAY[0]),
+        lambda x: minidl.scatter(ARRAY, 0, index(0), x),
+        lambda x: minidl.index_fill(ARRAY, 0, index(0), 1),
+        lambda x: minidl.take_along_dim(ARRAY, index(0)),
+        lambda x: minidl.take_along_dim(x, [0]),
+        lambda x: minidl.masked_fill(ARRAY, x > 0, 1),
+        lambda x: minidl.masked_scatter(ARRAY, x > 0, x),
+        lambda x: minidl.clamp(ARRAY, 0),
+        lambda x: minidl.where(ARRAY),
+        lambda x: minidl.max(ARRAY),
+        lambda x: minidl.equal(x, ARRAY),
+        lambda x: minidl.positive(ARRAY),
+        lambda x: minidl.dropout(ARRAY, 0.0),
+        lambda x: minidl.rand_like(ARRAY),
+        lambda x: minidl.nn.functional.mse_loss(x, ARRAY),
+        lambda x: minidl.nn.functional.cross_entropy(x, [0, 1]),
+        lambda x: minidl.nn.functional.nll_loss(x, 0),
+        lambda x: minidl.nn.functional.glu(ARRAY),
+        lambda x: minidl.nn.functional.scaled_dot_product_attention(x, ARRAY, x),
+    ],
+)
+def test_what_is_no_tensor_is_refused(call):
+    with pytest.raises(DTypeError, match=r"^\[\w+\] [\w\[\]]+ must be a Tensor"):
+        call(counted(2, 3))
+
+
 @pytest.mark.parametrize(
     ("call", "error"),
     [
         (lambda x: x.reshape(4, -1), ShapeError),
+        (lambda x: x.reshape(6, shape=(6,)), ArgumentError),
+        (lambda x: x.split(1.0), DTypeError),
+        (lambda x: x.chunk(1.0), DTypeError),
+        (lambda x: x.byte().clamp(-1, 5), ArgumentError),
+        (lambda x: x.take_along_dim(x > 0, 0), DTypeError),
+        (lambda x: minidl.tensor(1.0).take_along_dim(index(0), 0), ShapeError),
         (lambda x: x.reshape(-1, -1), ShapeError),
         (lambda x: x.reshape(2.0, 3), DTypeError),
         (lambda x: x.expand(3), ShapeError),

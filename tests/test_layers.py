@@ -164,7 +164,8 @@ def test_imports_of_a_file(path):
     if path.name != "__init__.py":
         home = module_name(path).rpartition(".")[0]
         wrong += [f"{i.where}, its own package" for i in own if i.target == home]
-    wrong += [f"{i.where} by star" for i in imports(path) if i.star]
+    # a package's face hands on what the __all__ of its files name; elsewhere names are spelt out
+    wrong += [f"{i.where} by star" for i in imports(path) if i.star and path.name != "__init__.py"]
     for i in imports(path):
         top = i.target.split(".")[0]
         if top in NEVER:

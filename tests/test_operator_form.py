@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minidl.autograd import grad, no_grad
+from minidl.autograd import grad, no_grad, op
+from minidl.autograd.op import Array
 from minidl.backends import local
 from minidl.errors import DTypeError, GradientError, MinidlError, ShapeError
 from minidl.ops import (
@@ -17,7 +18,6 @@ from minidl.ops import (
     argmax,
     cat,
     dropout,
-    expand,
     linear,
     manual_seed,
     mul,
@@ -26,6 +26,7 @@ from minidl.ops import (
     sum,
     topk,
 )
+from minidl.ops.views import expand
 from minidl.tensor import Tensor
 from minidl.testing.gradcheck import GradcheckError, gradcheck, gradgradcheck
 
@@ -365,3 +366,63 @@ def test_operators_run_inside_of_a_running_kernel() -> None:
         return x.grad.array.tolist(), plain.array.tolist()
 
     assert local.state.enter(interrupt) == ([0.0, 2.0, 2.0], [2.0, 2.0, 2.0])
+
+
+# what others may hold, change or refuse
+
+
+def test_grad_with_a_graph_is_not_shared() -> None:
+    x, y, seed = leaf(3), leaf(3), leaf(3)
+    add(x, y).backward(seed, create_graph=True)
+    with no_grad():
+        x.grad.mul_(0)
+    np.testing.assert_array_equal(y.grad.array, seed.array)
+    assert y.grad.requires_grad and seed.array.tolist() != [0.0] * 3
+    (second,) = grad(sum(mul(y.grad, y.grad)), seed)
+    np.testing.assert_array_equal(second.array, 2 * seed.array)
+
+
+def test_view_of_a_leaf_that_is_a_view_itself() -> None:
+    x = Tensor(np.ones(3))
+    v = x[:2].requires_grad_()
+    with pytest.raises(GradientError, match="a view of a leaf"):
+        v[0].mul_(2)
+    mul(v[0], 3).backward()
+    assert v.is_leaf and v.grad.array.tolist() == [3.0, 0.0] and not x.requires_grad
+
+
+def test_list_that_the_caller_changes_later() -> None:
+    x, dims = leaf(2, 3), [0]
+    y = sum(x, dims)
+    dims[0] = 1
+    y.backward(Tensor(np.arange(3.0)))
+    np.testing.assert_array_equal(x.grad.array, [[0, 1, 2]] * 2)
+
+
+def test_backward_into_no_inputs_is_refused() -> None:
+    with pytest.raises(GradientError, match="inputs must not be empty"):
+        sum(leaf(3)).backward(inputs=[])
+
+
+def test_operator_needs_annotations_as_text() -> None:
+    def forward(k: Any, x: Any) -> Any:
+        return x
+
+    forward.__annotations__["x"] = Any  # what `x: Array` is without the __future__ import
+    with pytest.raises(TypeError, match="from __future__ import annotations"):
+        op(forward)
+
+
+def test_gradient_may_be_given_after_the_first_call() -> None:
+    @op
+    def doubled(k: Any, x: Array) -> Any:
+        return k.mul(x, 2.0)
+
+    with pytest.raises(GradientError, match=r"\[doubled\] has no gradient"):
+        sum(doubled(leaf(2))).backward()
+
+    @doubled.gradient
+    def _(g: Tensor) -> Any:
+        return mul(g, 2.0)
+
+    assert gradcheck(doubled, (leaf(2),))

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+import minidl
+import minidl.nn.functional
 from minidl.autograd import backward
 from minidl.dtypes import FLOAT, HALVES, DType, bfloat16, dtype_of, finfo, float16
-from minidl.errors import DTypeError
+from minidl.errors import ArgumentError, DTypeError, MinidlError
 from minidl.tensor import Tensor
 from minidl.testing.case import Case, Sample
 from minidl.testing.cases import CASES
@@ -32,8 +34,9 @@ torch = pytest.importorskip("torch", reason="parity needs torch: pip install min
 # torch warns of layouts and of broadcasting losses; what it warns of is compared all the same
 pytestmark = pytest.mark.filterwarnings("ignore")
 # torch gives the losses the dtype of their first input and then fails in the backward pass, and
-# takes a 0-d weight of lerp in any dtype; minidl promotes the former and refuses the latter
-ONE_DTYPE = {"huber_loss", "smooth_l1_loss", "lerp"}
+# takes a 0-d weight of lerp in any dtype; minidl promotes the former and refuses the latter. The
+# gradient of clamp compares in the dtype of two of three tensors in torch, of all in minidl
+ONE_DTYPE = {"huber_loss", "smooth_l1_loss", "lerp", "clamp_tensors"}
 ROWS = [case for case in CASES if case.torch is not None]
 HOMES = (torch, torch.nn.functional, torch.Tensor, torch.special, torch.linalg)
 
@@ -144,9 +147,12 @@ def check_values(case: Case, sample: Sample, may_refuse: bool) -> tuple[Any, Any
         return None
     try:
         ours = called(case, sample, leaves)
-    except DTypeError:
-        if may_refuse and any(a.size == 0 for a in arrays_of(sample)):
-            return None  # torch does not look at the dtypes of empty matrices
+    except (ArgumentError, DTypeError) as error:
+        # torch does not look at the dtypes of empty matrices, and cuts off the fractions of
+        # alpha and beta for integers
+        empty = any(a.size == 0 for a in arrays_of(sample))
+        if may_refuse and (empty or "must be integers for integer tensors" in str(error)):
+            return None
         raise
     assert len(ours) == len(theirs)
     coarsest = coarsest_of(sample, ours)
@@ -251,3 +257,127 @@ def test_the_comparison_sees_a_difference():
 
 def test_every_row_names_a_function_of_torch():
     assert len([callable(resolved(case)) for case in ROWS]) == len(ROWS)
+
+
+# ---------------------------------------------------------------- special points
+
+INF, NAN = float("inf"), float("nan")
+# calls as functions of (torch or minidl, x), and x: places that drawn inputs hardly meet
+CORNERS: dict[str, tuple[Any, Any]] = {
+    "atan2 at the origin": (lambda m, x: m.atan2(x, x * 2), [0.0, 1.0]),
+    "max with NaN": (lambda m, x: m.max(x), [1.0, NAN, 3.0, NAN]),
+    "min with NaN": (lambda m, x: m.min(x), [1.0, NAN, 3.0]),
+    "median with NaN": (lambda m, x: m.median(x), [1.0, NAN, 3.0]),
+    "clamp of NaN": (lambda m, x: m.clamp(x, 0, 2), [1.0, NAN, 3.0, 2.0, 0.0]),
+    "clamp crossed": (lambda m, x: m.clamp(x, x * 2, x * 3), [-1.0, 0.0, 1.0]),
+    "gather by a number": (lambda m, x: m.gather(x, 0, m.tensor(1)), [1.0, 2.0, 3.0]),
+    "gather from a number": (lambda m, x: m.gather(x, 0, m.tensor([0, 0])), 2.0),
+    "pad a crop": (
+        lambda m, x: m.nn.functional.pad(x, (-1, 2), mode="circular"),
+        [[[0.0, 1.0, 2.0, 3.0]]],
+    ),
+    "all targets ignored": (
+        lambda m, x: m.nn.functional.nll_loss(x, m.tensor([2, 2]), ignore_index=2),
+        [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]],
+    ),
+    "integers in hardtanh": (lambda m, x: m.nn.functional.hardtanh(x), [-3, 0, 3]),
+    "integers in relu6": (lambda m, x: m.nn.functional.relu6(x), [-3, 5, 9]),
+    "set to what overflows": (lambda m, x: _set(x.half(), 1e6), [1.0, 2.0]),
+    "negative numbers wrap": (lambda m, x: x.byte().fill_(-1), [1, 2]),
+    "in place and": (lambda m, x: _and(x), [5, 6]),
+    "upper triangle in place": (lambda m, x: (x * 1).triu_(1), [[1.0, 2.0], [3.0, 4.0]]),
+    "long running sum": (lambda m, x: m.cumsum(x.expand(10**6), 0)[-1], 0.1),
+    "long running product": (lambda m, x: m.cumprod(x.expand(10**5), 0)[-1], 1 + 2**-23),
+    "long column sum": (lambda m, x: m.sum(x.expand(10**6, 2).contiguous(), 0), 0.1),
+    "long middle sum": (lambda m, x: m.sum(x.expand(2, 10**6, 2).contiguous(), 1), 0.1),
+    "long row sum": (lambda m, x: m.sum(x.expand(2, 10**6).contiguous(), 1), 0.1),
+    "axes by name": (lambda m, x: m.permute(x, dims=(1, 0)), [[1.0, 2.0]]),
+    "flip by name": (lambda m, x: x.flip(dims=[0, 1]), [[1.0, 2.0]]),
+    "shape by name": (lambda m, x: m.reshape(x, shape=(2, 1)), [[1.0, 2.0]]),
+    "tile by name": (lambda m, x: m.tile(x, dims=(2,)), [[1.0, 2.0]]),
+    "range by name": (lambda m, x: m.arange(end=3) * x, 2.0),
+    "cpu": (lambda m, x: x.cpu(), 2.0),
+    "second derivative of elu": (
+        lambda m, x: m.autograd.grad(m.nn.functional.elu(x).sum(), x, create_graph=True)[0],
+        [-1.0, 0.0, 1.0],
+    ),
+}
+
+
+def _set(x: Any, value: float) -> Any:
+    x[0] = value
+    return x
+
+
+def _and(x: Any) -> Any:
+    seen = x
+    x &= 4
+    return seen
+
+
+@pytest.mark.parametrize("name", CORNERS)
+def test_special_points_same_as_torch(name):
+    function, values = CORNERS[name]
+    array = np.array(values, np.float32 if np.array(values).dtype.kind == "f" else None)
+    ours, theirs = minidl.tensor(array), torch.from_numpy(array.copy())
+    if array.dtype.kind == "f":
+        ours.requires_grad_()
+        theirs.requires_grad_()
+    y, t = function(minidl, ours), function(torch, theirs)
+    # up to 100 roundings are left of a million
+    eps = finfo(float16 if y.dtype in HALVES else y.dtype).eps if y.dtype.kind == FLOAT else 0.0
+    compare(Case(name, None, None, None), y, t, eps, "value")
+    if y.requires_grad:
+        y.sum().backward()
+        t.sum().backward()
+        compare(Case(name, None, None, None), ours.grad, theirs.grad, eps, "gradient")
+
+
+@pytest.mark.parametrize("count", [3, 7, 100, 1000])
+def test_equal_elements_have_no_deviation(count):
+    """Whatever their mean is rounded to: torch, too, gives 0, though not for every count."""
+    x = minidl.full((count,), 1.7, requires_grad=True)
+    y = minidl.std(x)
+    y.backward()
+    assert y.item() == 0 and not x.grad.numpy().any()
+    assert minidl.var(x.detach() + 10_000).item() == 0
+
+
+REFUSED: dict[str, Any] = {
+    "index of tensors in a list": lambda m: m.zeros(3)[[m.tensor(0), m.tensor(1)]],
+    "axis of a bool": lambda m: m.zeros(2, 3).sum(True),
+    "product over two axes": lambda m: m.zeros(2, 3).prod((0, 1)),
+    "axis of a number": lambda m: m.tensor(1.0).argmax(1),
+    "flip of a number": lambda m: m.tensor(1.0).flip(1),
+    "fill": lambda m: m.zeros(2, dtype=m.float16).fill_(1e6),
+    "full": lambda m: m.full((2,), 1e40),
+    "masked fill": lambda m: m.zeros(2).half().masked_fill(m.zeros(2) == 0, -1e9),
+    "scatter": lambda m: m.zeros(2).byte().scatter(0, m.tensor([0]), 300),
+    "setitem": lambda m: _set(m.zeros(2).byte(), 300),
+    "clamp": lambda m: m.zeros(2).byte().clamp(0, 300),
+    "hardtanh": lambda m: m.nn.functional.hardtanh(m.zeros(2).byte()),
+    "hardswish": lambda m: m.nn.functional.hardswish(m.tensor([100], dtype=m.int8)),
+    "hardsigmoid": lambda m: m.nn.functional.hardsigmoid(m.tensor([True])),
+    "target": lambda m: m.nn.functional.binary_cross_entropy(m.zeros(1), m.ones(1) * 2),
+    "weight": lambda m: m.nn.functional.binary_cross_entropy(m.zeros(2), m.zeros(2), m.ones(3)),
+    "take along": lambda m: m.take_along_dim(m.zeros(2), m.tensor([True]), 0),
+    "split": lambda m: m.zeros(4).split(2.0),
+    "randint": lambda m: m.randint(5.0, (2,)),
+    "randperm": lambda m: m.randperm(5.0),
+    "sizes": lambda m: m.rand(2.5),
+    "boundaries": lambda m: m.bucketize(m.zeros(2), m.zeros(2, 2)),
+    "normalized shape": lambda m: m.nn.functional.layer_norm(m.zeros(2, 3), 3.0),
+    "tensordot": lambda m: m.tensordot(m.zeros(2), m.zeros(2), ([5], [0])),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_as_by_torch(name):
+    try:
+        REFUSED[name](torch)
+    except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError):
+        pass
+    else:
+        raise AssertionError("torch does not refuse it")
+    with pytest.raises(MinidlError, match=r"^\[\w+\] \w"):
+        REFUSED[name](minidl)

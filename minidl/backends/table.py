@@ -151,11 +151,12 @@ class ThreadState:
     `cpu` is the active kernel table. `enter` calls a function with NumPy's floating point warnings
     off, in a context of its own (inf and nan are results here, as in PyTorch; the caller's own
     NumPy settings are left alone); it raises RuntimeError inside of itself, as from a signal
-    handler or a `__del__` that interrupts a kernel. `recording` belongs to `autograd.modes`: False,
-    True, or a function that is shown every node.
+    handler or a `__del__` that interrupts a kernel. `recording` and `recorder` belong to
+    `autograd.modes`: the first is False or the second, which is True or a function that is shown
+    every node.
     """
 
-    __slots__ = ("cpu", "enter", "recording", "inference")
+    __slots__ = ("cpu", "enter", "recording", "recorder", "inference")
 
     def __init__(self) -> None:
         self.cpu = table_named(os.environ.get("MINIDL_BACKEND") or "default")
@@ -163,6 +164,7 @@ class ThreadState:
         context.run(np.seterr, all="ignore")
         self.enter = context.run
         self.recording: Any = True
+        self.recorder: Any = True
         self.inference = False
 
     def run(self, function: Callable, *args: Any, **kwargs: Any) -> Any:
@@ -196,10 +198,10 @@ class Device:
         if isinstance(type, Device):
             type, index = type.type, type.index
         name, _, number = str(type).partition(":")
-        if name != "cpu":
+        if name != "cpu" or not (number or "0").isdecimal():
             raise DeviceError("this build has a table for the device 'cpu' only", got=repr(type))
         self.type = name
-        self.index = int(number) if number.isdigit() else index
+        self.index = int(number) if number else index
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Device) and self.type == other.type

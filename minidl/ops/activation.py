@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd.op import Array, in_place, op
+from minidl.dtypes import FLOAT
 from minidl.errors import ArgumentError, DTypeError, ShapeError
 from minidl.ops.arithmetic import abs, mul
-from minidl.ops.compare import gt, le
+from minidl.ops.compare import gt, lt
 from minidl.ops.index import getitem
-from minidl.ops.method import method
+from minidl.ops.method import check_tensor, method
 from minidl.ops.reduce import axis
 from minidl.ops.select import where
 from minidl.ops.transcendental import erf, exp, tanh
@@ -99,9 +100,13 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
 
 @op
 def _hardtanh(k: Any, input: Array, min_val: float, max_val: float) -> Any:
-    if input.dtype.kind == "b":
-        raise DTypeError("not for bool tensors")
-    return k.clip(input, min_val, max_val)
+    kind = input.dtype.kind
+    if kind == "f":
+        return k.clip(input, min_val, max_val)
+    if kind == "b" or (kind == "u" and min_val < 0):
+        raise DTypeError("not for bool tensors, nor for unsigned ones with a negative limit")
+    low, high = (np.asarray(int(v)).astype(input.dtype) for v in (min_val, max_val))
+    return k.clip(input, low, high)  # integers stay integers
 
 
 @_hardtanh.gradient
@@ -193,8 +198,9 @@ def _(
 ) -> Any:
     curve = None
     if needs[1]:
-        second = exp(where(le(x, 0), x, 0.0) * rate) * (alpha * scale * rate * rate)
-        curve = where(le(x, 0), g * grad * second, 0.0)
+        below = lt(x, 0)
+        second = exp(where(below, x, 0.0) * rate) * (alpha * scale * rate * rate)
+        curve = where(below, g * grad * second, 0.0)
     return _elu_backward(g, x, alpha, scale, rate) if needs[0] else None, curve
 
 
@@ -344,6 +350,12 @@ def _(input: Tensor, approximate: str) -> Tensor:
 # ---------------------------------------------------------------- compositions
 
 
+def _check_real(name: str, input: Tensor) -> None:
+    check_tensor(name, "input", input)
+    if input.dtype.kind != FLOAT:  # integers would wrap on the way
+        raise DTypeError("input must be floating point", operator=name, got=repr(input.dtype))
+
+
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
     """`input * tanh(softplus(input))` (Misra 2019)."""
     return _mish_(input) if inplace else input * tanh(softplus(input))
@@ -354,6 +366,7 @@ _mish_ = in_place("mish_", mish)
 
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """`relu6(input + 3) / 6`."""
+    _check_real("hardsigmoid", input)
     return _hardsigmoid_(input) if inplace else relu6(input + 3) / 6
 
 
@@ -362,6 +375,7 @@ _hardsigmoid_ = in_place("hardsigmoid_", hardsigmoid)
 
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     """`input * relu6(input + 3) / 6` (Howard et al. 2019)."""
+    _check_real("hardswish", input)
     return _hardswish_(input) if inplace else input * hardsigmoid(input)
 
 
@@ -380,9 +394,10 @@ def tanhshrink(input: Tensor) -> Tensor:
 
 def glu(input: Tensor, dim: int = -1) -> Tensor:
     """First half of axis `dim` times the sigmoid of the second (Dauphin et al. 2017)."""
-    if not input.ndim or input.shape[axis(input.ndim, dim)] % 2:
+    check_tensor("glu", "input", input)
+    dim = axis(input.ndim, dim, "glu")
+    if not input.ndim or input.shape[dim] % 2:
         raise ShapeError("axis dim needs an even size", operator="glu", got=f"{input.shape}, {dim}")
-    dim = axis(input.ndim, dim)
     half, front = input.shape[dim] // 2, (slice(None),) * dim
     values, gate = (getitem(input, (*front, s)) for s in (slice(half), slice(half, None)))
     return mul(values, sigmoid(gate))

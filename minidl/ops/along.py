@@ -20,7 +20,7 @@ from minidl.ops.index import (
     store,
     values_for,
 )
-from minidl.ops.method import method
+from minidl.ops.method import check_tensor, method
 from minidl.ops.views import axis, broadcast_shapes, expand, flatten, reshape
 from minidl.tensor import Tensor
 
@@ -69,6 +69,32 @@ def _mesh(index: Any, dim: int) -> tuple:
     )
 
 
+@op(promote=None)
+def put_along(k: Any, grad: Array, indices: Index, shape: tuple[int, ...], dim: int) -> Any:
+    """Zeros of `shape` with `grad` at `indices`, all different, along `dim`."""
+    if not shape:
+        return grad.copy()
+    out = k.zeros(shape, grad.dtype)
+    np.put_along_axis(out, indices, grad, axis(len(shape), dim))
+    return out
+
+
+@put_along.gradient
+def _(g: Tensor, indices: Tensor, dim: int) -> Any:
+    return take_along(g, indices, dim)
+
+
+@op(promote=None)
+def take_along(k: Any, input: Array, indices: Index, dim: int) -> Any:
+    """The elements at `indices`, all different, along `dim`."""
+    return k.take_along_axis(input, indices, axis=dim) if input.ndim else input.copy()
+
+
+@take_along.gradient
+def _(g: Tensor, indices: Tensor, input_shape: tuple[int, ...], dim: int) -> Any:
+    return put_along(g, indices, input_shape, dim)
+
+
 @method("gather")
 @op(promote=None)
 def gather(k: Any, input: Array, dim: int, index: Index) -> Any:
@@ -85,9 +111,11 @@ def gather(k: Any, input: Array, dim: int, index: Index) -> Any:
 
 @gather.gradient
 def _(g: Tensor, dim: int, index: Any, input_shape: tuple[int, ...]) -> Any:
-    if len(input_shape) != g.ndim:  # one of them has no axis
-        g, index = reshape(g, input_shape), reshape(index, input_shape)
-    return scatter_add(zeros(input_shape, dtype=g.dtype), dim, index, g)
+    if len(input_shape) == g.ndim:
+        return scatter_add(zeros(input_shape, dtype=g.dtype), dim, index, g)
+    # one of them has no axis
+    target = zeros(input_shape or (1,), dtype=g.dtype)
+    return reshape(scatter_add(target, dim, reshape(index, -1), reshape(g, -1)), input_shape)
 
 
 @method("scatter_add")
@@ -119,8 +147,8 @@ def _scatter_parts(
     input: Tensor, dim: int, index: Any, src: Any, name: str
 ) -> tuple[Tensor, tuple, Tensor]:
     """Target with axes, NumPy index and values of a `scatter`."""
-    if type(index) is not Tensor:
-        raise DTypeError("index must be a Tensor", operator=name, got=type(index).__name__)
+    check_tensor(name, "input", input)
+    check_tensor(name, "index", index)
     dim = axis(input.ndim, dim, name)
     places = np.atleast_1d(index.array)
     values = match_dtype(input, src, name) if type(src) is Tensor else values_for(input, src, name)
@@ -260,8 +288,8 @@ def _copy_parts(
     input: Tensor, dim: int, index: Any, source: Any, name: str
 ) -> tuple[Tensor, tuple, Tensor]:
     """Target with axes, NumPy index and values of `index_copy` and `index_fill`."""
-    if type(index) is not Tensor:
-        raise DTypeError("index must be a Tensor", operator=name, got=type(index).__name__)
+    check_tensor(name, "input", input)
+    check_tensor(name, "index", index)
     fill = name.startswith("index_fill")
     dim = axis(input.ndim, dim, name)
     target = input if input.ndim else reshape(input, (1,))
@@ -336,10 +364,15 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
 
     Without `dim`, positions in C order.
     """
+    check_tensor("take_along_dim", "input", input)
+    check_tensor("take_along_dim", "indices", indices)
+    if indices.array.dtype.kind not in "iu":
+        raise DTypeError("indices must be integers", operator="take_along_dim",
+                         got=repr(indices.dtype))  # fmt: skip
     if dim is None:
         input, indices, dim = flatten(input), flatten(indices), 0
     dim = axis(input.ndim, dim, "take_along_dim")
-    if input.ndim != indices.ndim:
+    if not input.ndim or input.ndim != indices.ndim:
         got = f"{input.shape}, {indices.shape}"
         raise ShapeError("needs as many axes as indices", operator="take_along_dim", got=got)
     size = input.shape[dim]
@@ -371,6 +404,8 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
 
     input and mask broadcast; source: of input's dtype, with enough elements.
     """
+    check_tensor("masked_scatter", "input", input)
+    check_tensor("masked_scatter", "mask", mask)
     wide = broadcast_shapes(input.shape, mask.shape)
     target = expand(input, wide)
     mask, values = _scattered(target, mask, source, "masked_scatter")

@@ -9,7 +9,7 @@ import numpy as np
 from minidl.autograd.op import Array, constant, op
 from minidl.dtypes import FLOAT
 from minidl.errors import ArgumentError, DTypeError
-from minidl.ops.method import in_place_methods, method
+from minidl.ops.method import check_tensor, in_place_methods, method
 from minidl.ops.views import expand
 from minidl.tensor import Tensor
 
@@ -262,6 +262,7 @@ negative = neg
 @method("positive", "__pos__")
 def positive(input: Tensor) -> Tensor:
     """The tensor itself; refused for bool, as `-` is."""
+    check_tensor("positive", "input", input)
     if input.array.dtype.kind == "b":
         raise DTypeError("not for bool tensors", operator="positive", got=repr(input.dtype))
     return input

@@ -18,10 +18,10 @@ from minidl.errors import (
     UnsupportedError,
 )
 from minidl.ops.along import index_select
-from minidl.ops.convert import clone
-from minidl.ops.creation import full, sizes
+from minidl.ops.convert import clone, number_for
+from minidl.ops.creation import named, sizes
 from minidl.ops.index import getitem
-from minidl.ops.method import method
+from minidl.ops.method import check_tensor, in_place_methods, method
 from minidl.ops.views import (
     atleast_1d,
     atleast_2d,
@@ -183,6 +183,7 @@ def _sliced(input: Tensor, dim: int, lengths: Sequence[int]) -> tuple[Tensor, ..
 
 
 def _axis_of(input: Tensor, dim: int, name: str) -> tuple[int, int]:
+    check_tensor(name, "input", input)
     if not input.ndim:
         raise ShapeError("needs a tensor with axes", operator=name, got="()")
     dim = axis(input.ndim, dim, name)
@@ -207,9 +208,10 @@ def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Te
         if min(lengths, default=0) < 0 or sum(lengths) != size:
             raise ShapeError(f"lengths must sum to {size}", operator="split", got=str(lengths))
     else:
-        if given < 0 or (given == 0 != size):
+        (length,) = sizes((given,), "split")
+        if length < 0 or (length == 0 != size):
             raise ShapeError("the length must be positive", operator="split", got=str(given))
-        lengths = _even(size, given)
+        lengths = _even(size, length)
     return _sliced(tensor, dim, lengths)
 
 
@@ -217,6 +219,7 @@ def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Te
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """At most `chunks` views of parts of axis `dim`, all of one length but the last."""
     dim, size = _axis_of(input, dim, "chunk")
+    (chunks,) = sizes((chunks,), "chunk")
     if chunks < 1:
         raise ArgumentError("chunks must be positive", operator="chunk", got=str(chunks))
     if not size:
@@ -237,6 +240,7 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple
         if all(a.stop == b.start for a, b in zip(items, items[1:], strict=False)):
             return _parts(input, dim, items)
         return tuple([getitem(input, (*(slice(None),) * dim, item)) for item in items])
+    (given,) = sizes((given,), "tensor_split")
     if given < 1:
         raise ArgumentError("sections must be positive", operator="tensor_split", got=str(given))
     least, more = divmod(size, given)
@@ -264,10 +268,10 @@ def _(g: Tensor, dims: tuple[int, ...]) -> Any:
 
 
 @method("flip")
-def flip(input: Tensor, *dims: Any) -> Tensor:
+def flip(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """A copy with the order of the elements along the axes `dims` reversed."""
-    given = sizes(dims, "flip")
-    return _flip(input, axes(input.ndim, given, "flip") if given and input.ndim else ())
+    given = named(args, dims, "flip")
+    return _flip(input, axes(input.ndim, given, "flip") if given else ())
 
 
 @method("fliplr")
@@ -298,6 +302,7 @@ def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
 
     Without `dims` the elements are moved in C order.
     """
+    check_tensor("roll", "input", input)
     by = sizes((shifts,), "roll")
     if dims is None or dims == ():
         if len(by) != 1:
@@ -340,9 +345,9 @@ def _tiled(input: Tensor, repeats: tuple[int, ...]) -> Tensor:
 
 
 @method("repeat")
-def repeat(input: Tensor, *repeats: Any) -> Tensor:
+def repeat(input: Tensor, *args: Any, repeats: Any = None) -> Tensor:
     """A copy repeated along each axis; more repeats than axes add leading axes."""
-    counts = sizes(repeats, "repeat")
+    counts = named(args, repeats, "repeat")
     if len(counts) < input.ndim:
         got = f"{input.shape}, {counts}"
         raise ShapeError("needs a count for every axis", operator="repeat", got=got)
@@ -350,9 +355,10 @@ def repeat(input: Tensor, *repeats: Any) -> Tensor:
 
 
 @method("tile")
-def tile(input: Tensor, *dims: Any) -> Tensor:
-    """`repeat` with counts for the last axes; those before it are repeated once."""
-    counts = sizes(dims, "tile")
+def tile(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
+    """`repeat` with counts `dims` for the last axes; those before it are repeated once."""
+    check_tensor("tile", "input", input)
+    counts = named(args, dims, "tile")
     return _tiled(input, (1,) * (input.ndim - len(counts)) + counts)
 
 
@@ -365,6 +371,7 @@ def repeat_interleave(
     repeats: a number, or an integer tensor with one count per slice. Without it, `input` holds
     the counts and the result says which slice stands where.
     """
+    check_tensor("repeat_interleave", "input", input)
     if repeats is None:
         counts, input = input, constant(np.arange(input.numel()))
         return repeat_interleave(input, counts, 0, output_size=output_size)
@@ -422,7 +429,8 @@ def _replicated(n: int, before: int, after: int) -> Any:
 
 
 def _circular(n: int, before: int, after: int) -> Any:
-    return np.arange(-before, n + after) % n
+    """`n` elements are left where the widths crop."""
+    return max(-before, 0) + np.arange(-max(before, 0), n + max(after, 0)) % n
 
 
 # mode -> (source of each element, the most that may be added to an axis of n elements)
@@ -446,8 +454,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = 
     pairs = [(given[i], given[i + 1]) for i in range(0, len(given), 2)][::-1]
     widths = ((0, 0),) * (input.ndim - len(pairs)) + tuple(pairs)
     if mode == "constant":
-        # `full` refuses what the dtype does not hold
-        fill = full((), value, dtype=input.dtype).item() if value else 0
+        fill = number_for("pad", input.dtype, value, wrap=False).item() if value else 0
         return _pad(input, widths, fill)
     if mode not in _PADDINGS:
         modes = ", ".join(["constant", *_PADDINGS])
@@ -459,7 +466,9 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = 
         n = input.shape[dim]
         if before == after == 0:
             continue
-        if max(before, after) > most(n) or n + before + after < 1:
+        if mode == "circular":  # where crops come first
+            n += min(before, 0) + min(after, 0)
+        if max(before, after) > most(n) or input.shape[dim] + before + after < 1:
             rule = f"mode {mode!r} adds at most {most(n)} elements to an axis of {n}"
             raise ShapeError(rule, operator="pad", got=f"{input.shape}, {given}")
         input = index_select(input, dim, constant(source(n, before, after)))
@@ -491,6 +500,9 @@ def tril(input: Tensor, diagonal: int = 0) -> Tensor:
 def triu(input: Tensor, diagonal: int = 0) -> Tensor:
     """A copy with zeros below diagonal `diagonal` of the last two axes."""
     return _triangle(input, diagonal, True)
+
+
+in_place_methods(tril=tril, triu=triu)
 
 
 @method("diag_embed")
@@ -530,6 +542,8 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
         raise ArgumentError(rule, operator="meshgrid", got=repr(indexing))
     if len(tensors) == 1 and isinstance(tensors[0], list | tuple):
         tensors = tuple(tensors[0])
+    for i, x in enumerate(tensors):
+        check_tensor("meshgrid", f"tensors[{i}]", x)
     if any(x.ndim > 1 for x in tensors):
         got = ", ".join(str(x.shape) for x in tensors)
         raise ShapeError("needs tensors of at most one axis", operator="meshgrid", got=got)

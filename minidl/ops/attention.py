@@ -12,6 +12,7 @@ from minidl.dtypes import BOOL, FLOAT
 from minidl.errors import ArgumentError, DTypeError, ShapeError
 from minidl.ops.arithmetic import mul
 from minidl.ops.matmul import matmul
+from minidl.ops.method import check_tensor
 from minidl.ops.random import Generator, dropout
 from minidl.ops.select import where
 from minidl.ops.softmax import softmax
@@ -134,6 +135,8 @@ def scaled_dot_product_attention(
     ArgumentError. The fused form is used without dropout and for masks without gradient.
     Source: Dao, "FlashAttention-2", 2023.
     """
+    for argument, x in (("query", query), ("key", key), ("value", value)):
+        check_tensor(_NAME, argument, x)
     rank = query.ndim
     shapes = (query.shape, key.shape, value.shape)
     if rank < 2 or key.ndim != rank or value.ndim != rank:
@@ -186,6 +189,7 @@ def _matched(
 
 
 def _check_mask(mask: Tensor, is_causal: bool, scores: tuple[int, ...]) -> None:
+    check_tensor(_NAME, "attn_mask", mask)
     if is_causal:
         raise ArgumentError("is_causal and attn_mask exclude each other", operator=_NAME)
     if mask.dtype.kind not in (BOOL, FLOAT):

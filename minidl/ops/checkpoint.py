@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from minidl.autograd import enable_grad, is_grad_enabled, no_grad, recorded_by
+from minidl.autograd import is_grad_enabled, recorded_by
 from minidl.autograd.node import Node, check_versions
 from minidl.errors import GradientError, UnsupportedError
 from minidl.ops.random import default_generator
@@ -45,8 +45,8 @@ class _Region:
         try:
             if self.rng is not None:
                 default_generator.set_state(self.rng)
-            # no_grad: a recorder that is active now is not to see these nodes
-            with no_grad(), enable_grad(), recorded_by(found.append):
+            # alone: a recorder that is active now is not to see these nodes
+            with recorded_by(found.append, alone=True):
                 self.function(*self.args, **self.kwargs)
         finally:
             if now is not None:

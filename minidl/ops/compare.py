@@ -9,7 +9,7 @@ import numpy as np
 
 from minidl.autograd.op import Array, op
 from minidl.errors import DTypeError
-from minidl.ops.method import in_place_methods, method
+from minidl.ops.method import check_tensor, in_place_methods, method
 from minidl.tensor import Tensor
 
 __all__ = [
@@ -170,6 +170,8 @@ def allclose(
 @method("equal")
 def equal(input: Tensor, other: Tensor) -> bool:
     """Whether both have the same shape and equal elements (NaN differs from NaN)."""
+    check_tensor("equal", "input", input)
+    check_tensor("equal", "other", other)
     return input.shape == other.shape and bool(eq(input, other).array.all())
 
 
@@ -268,10 +270,15 @@ def _rrshift(input: Any, other: Any) -> Tensor:
 in_place_methods(
     eq=eq,
     ne=ne,
+    not_equal=ne,
     lt=lt,
+    less=lt,
     le=le,
+    less_equal=le,
     gt=gt,
+    greater=gt,
     ge=ge,
+    greater_equal=ge,
     logical_and=logical_and,
     logical_or=logical_or,
     logical_xor=logical_xor,
@@ -283,3 +290,11 @@ in_place_methods(
     bitwise_left_shift=bitwise_left_shift,
     bitwise_right_shift=bitwise_right_shift,
 )
+for _dunder, _name in {
+    "__iand__": "bitwise_and_",
+    "__ior__": "bitwise_or_",
+    "__ixor__": "bitwise_xor_",
+    "__ilshift__": "bitwise_left_shift_",
+    "__irshift__": "bitwise_right_shift_",
+}.items():
+    method(_dunder)(getattr(Tensor, _name))

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from minidl.autograd.op import Array, op
-from minidl.dtypes import FLOAT, DType, dtype_of
-from minidl.ops.method import method
+from minidl.backends import local
+from minidl.dtypes import (
+    FLOAT,
+    FLOATS,
+    HALVES,
+    INTEGER,
+    INTEGERS,
+    DType,
+    bool_,
+    dtype_of,
+    finfo,
+    float64,
+    iinfo,
+)
+from minidl.errors import ArgumentError, DTypeError
+from minidl.ops.method import check_tensor, method
 from minidl.tensor import Tensor, as_device
 
-__all__ = ["cast", "clone", "contiguous", "is_same_size", "to"]
+__all__ = ["clone", "is_same_size", "to"]
 
 
 @method("clone")
@@ -52,6 +67,7 @@ def cast(input: Tensor, dtype: Any) -> Tensor:
 @method("contiguous")
 def contiguous(input: Tensor, memory_format: Any = None) -> Tensor:
     """The tensor itself if its elements lie in C order, otherwise a copy that does."""
+    check_tensor("contiguous", "input", input)
     return input if input.array.flags.c_contiguous else clone(input)
 
 
@@ -72,9 +88,22 @@ def to(
             dtype = arg
         elif not isinstance(arg, bool):
             device = arg
+    check_tensor("to", "input", input)
     as_device(device)
     result = input if dtype is None else cast(input, dtype)
     return clone(result) if copy and result is input else result
+
+
+@method("cpu")
+def _cpu(input: Tensor, memory_format: Any = None) -> Tensor:
+    """The tensor on the CPU: itself if it is there."""
+    return to(input, device="cpu")
+
+
+@method("cuda")
+def _cuda(input: Tensor, device: Any = None, non_blocking: bool = False) -> Tensor:
+    """The tensor on a GPU; raises DeviceError where this build has none."""
+    return to(input, device="cuda" if device is None else device)
 
 
 def _conversion(name: str, dtype: str) -> None:
@@ -136,3 +165,40 @@ def _type_as(input: Tensor, other: Tensor) -> Tensor:
 def is_same_size(input: Tensor, other: Tensor) -> bool:
     """Whether both have the same shape."""
     return input.shape == other.shape
+
+
+# the numbers that may be written; negative ones wrap in unsigned dtypes, as in PyTorch
+_LIMITS: dict[DType, tuple[float, float]] = {
+    **{d: (iinfo(d).min or -iinfo(d).max, iinfo(d).max) for d in INTEGERS},
+    **{d: (finfo(d).min, finfo(d).max) for d in FLOATS},
+    bool_: (-math.inf, math.inf),
+}
+
+
+def converted(array: np.ndarray, dtype: DType) -> np.ndarray:
+    """`array`, freshly made, in `dtype`; half dtypes round from float32."""
+    if dtype in HALVES:
+        array = local.state.run(array.astype, np.float32)
+    return local.state.run(array.astype, dtype.numpy, copy=False)
+
+
+def number_for(
+    name: str, dtype: DType, value: Any, *, infinite: bool = False, wrap: bool = True
+) -> np.ndarray:
+    """A number that operator `name` writes, as a 0-d array of `dtype`, which must hold it.
+
+    infinite: what is too large for a floating point dtype becomes infinite; wrap: unsigned dtypes
+    take negative numbers.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if not isinstance(value, bool | int | float):
+        got = type(value).__name__
+        raise DTypeError("value must be a number or a Tensor", operator=name, got=got)
+    least, most = _LIMITS[float64 if infinite and dtype.kind == FLOAT else dtype]
+    least = least if wrap or dtype.is_signed else 0
+    special = dtype.kind != INTEGER and not abs(value) < math.inf
+    if not (least <= value <= most or special):
+        raise ArgumentError(f"the value does not fit into {dtype.name}", operator=name,
+                            got=repr(value))  # fmt: skip
+    return converted(np.asarray(int(value) if dtype.kind == INTEGER else value), dtype)

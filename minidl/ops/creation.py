@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd.op import constant
+from minidl.backends import local
 from minidl.dtypes import (
     BOOL,
     FLOAT,
@@ -30,6 +31,7 @@ from minidl.dtypes import (
     promote_types,
 )
 from minidl.errors import ArgumentError, DTypeError, OutOfMemoryError, ShapeError
+from minidl.ops.convert import converted, number_for
 from minidl.ops.method import method
 from minidl.tensor import Tensor, as_device
 
@@ -65,6 +67,15 @@ def sizes(args: Any, name: str | None = None) -> tuple[int, ...]:
         return tuple(map(operator.index, args))
     except TypeError:
         raise DTypeError("sizes must be integers", operator=name, got=repr(tuple(args))) from None
+
+
+def named(args: Any, value: Any, name: str) -> tuple[int, ...]:
+    """`sizes` of what is given by position, or as `value` by its name."""
+    if value is None:
+        return sizes(args, name)
+    if args:
+        raise ArgumentError("sizes or axes are given twice", operator=name, got=f"{args}, {value}")
+    return sizes((value,), name)
 
 
 def _number(value: Any, name: str) -> bool | int | float:
@@ -158,13 +169,6 @@ def _check_range(array: np.ndarray, dtype: DType, name: str) -> None:
         raise ArgumentError(f"{worst} is outside the range of {dtype.name}", operator=name)
 
 
-def _converted(array: np.ndarray, dtype: DType) -> np.ndarray:
-    """`array`, freshly made, in `dtype`; half dtypes round from float32."""
-    if dtype.kind == FLOAT and dtype.itemsize == 2:
-        array = array.astype(np.float32)
-    return array.astype(dtype.numpy, copy=False)
-
-
 def _from_lists(data: Any, dtype: DType | None) -> np.ndarray:
     found: set[DType] = set()
     if _leaves([data], found):
@@ -179,7 +183,7 @@ def _from_lists(data: Any, dtype: DType | None) -> np.ndarray:
         raise ShapeError(_ragged(data), operator="tensor") from None
     if dtype is not None:
         _check_range(array, dtype, "tensor")
-    return _converted(array, dtype or own)
+    return converted(array, dtype or own)
 
 
 def _supported(dtype: np.dtype, name: str) -> DType:
@@ -207,13 +211,15 @@ def tensor(
     wanted = None if dtype is None else dtype_of(dtype)
     if type(data) is Tensor:
         data = data.array
+    elif isinstance(data, range):
+        data = list(data)
     elif not isinstance(data, list | tuple | np.ndarray) and hasattr(data, "__array__"):
         data = np.asarray(data)
     if isinstance(data, np.ndarray):
         if wanted is None or data.dtype.kind not in "iuf":
             own = _supported(data.dtype, "tensor")
             wanted = wanted or own
-        array = np.array(data, wanted.numpy, order="C", subok=False)
+        array = local.state.run(np.array, data, wanted.numpy, order="C", subok=False)
     else:
         array = _from_lists(data, wanted)
     return _finished(array, requires_grad)
@@ -288,9 +294,9 @@ def _allocated(
 
 
 def _given(args: tuple[Any, ...], size: Any, name: str) -> tuple[int, ...]:
-    if (size is None) == (not args):
+    if size is None and not args:
         raise ShapeError("needs the sizes, e.g. (2, 3) or 2, 3", operator=name)
-    return sizes(args if size is None else (size,), name)
+    return named(args, size, name)
 
 
 def zeros(
@@ -344,10 +350,7 @@ def full(
     value = _number(fill_value, "full")
     own = {bool: bool_, int: int64}.get(type(value), get_default_dtype())
     wanted = own if dtype is None else dtype_of(dtype)
-    if type(value) is int and wanted.kind != FLOAT and not -(2**63) <= value < 2**63:
-        raise ArgumentError(f"{value} is outside the range of int64", operator="full")
-    _check_range(np.array(value), wanted, "full")
-    scalar = _converted(np.array(value), wanted)
+    scalar = number_for("full", wanted, value)
 
     def make(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         return np.full(shape, scalar, dtype)
@@ -399,44 +402,42 @@ def full_like(
 
 
 @method("new_zeros")
-def _new_zeros(input: Tensor, *size: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
-    """Zeros of the given sizes in the tensor's dtype."""
-    return zeros(*size, dtype=dtype or input.dtype, requires_grad=requires_grad)
+def _new_zeros(input: Tensor, *args: Any, dtype: Any = None, **options: Any) -> Tensor:
+    """Zeros of the given sizes in the tensor's dtype; the options are those of `zeros`."""
+    return zeros(*args, dtype=dtype or input.dtype, **options)
 
 
 @method("new_ones")
-def _new_ones(input: Tensor, *size: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
-    """Ones of the given sizes in the tensor's dtype."""
-    return ones(*size, dtype=dtype or input.dtype, requires_grad=requires_grad)
+def _new_ones(input: Tensor, *args: Any, dtype: Any = None, **options: Any) -> Tensor:
+    """Ones of the given sizes in the tensor's dtype; the options are those of `ones`."""
+    return ones(*args, dtype=dtype or input.dtype, **options)
 
 
 @method("new_empty")
-def _new_empty(input: Tensor, *size: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
-    """An unwritten tensor of the given sizes in the tensor's dtype."""
-    return empty(*size, dtype=dtype or input.dtype, requires_grad=requires_grad)
+def _new_empty(input: Tensor, *args: Any, dtype: Any = None, **options: Any) -> Tensor:
+    """An unwritten tensor of the given sizes in the tensor's dtype; options as `empty`."""
+    return empty(*args, dtype=dtype or input.dtype, **options)
 
 
 @method("new_full")
 def _new_full(
-    input: Tensor, size: Any, fill_value: Any, *, dtype: Any = None, requires_grad: bool = False
+    input: Tensor, size: Any, fill_value: Any, *, dtype: Any = None, **options: Any
 ) -> Tensor:
-    """A tensor of `size` filled with a number, in the tensor's dtype."""
-    return full(size, fill_value, dtype=dtype or input.dtype, requires_grad=requires_grad)
+    """A tensor of `size` filled with a number, in the tensor's dtype; options as `full`."""
+    return full(size, fill_value, dtype=dtype or input.dtype, **options)
 
 
 @method("new_tensor")
-def _new_tensor(
-    input: Tensor, data: Any, *, dtype: Any = None, requires_grad: bool = False
-) -> Tensor:
-    """A copy of `data` in the tensor's dtype."""
-    return tensor(data, dtype=dtype or input.dtype, requires_grad=requires_grad)
+def _new_tensor(input: Tensor, data: Any, *, dtype: Any = None, **options: Any) -> Tensor:
+    """A copy of `data` in the tensor's dtype; the options are those of `tensor`."""
+    return tensor(data, dtype=dtype or input.dtype, **options)
 
 
 # ---------------------------------------------------------------- ranges and patterns
 
 
 def arange(
-    start: Any,
+    start: Any = None,
     end: Any = None,
     step: Any = 1,
     *,
@@ -449,7 +450,8 @@ def arange(
     Raises ArgumentError for a step of 0 or one that leads away from `end`.
     """
     if end is None:
-        start, end = 0, start
+        start, end = None, start
+    start = 0 if start is None else start
     first, last, by = (_number(v, "arange") for v in (start, end, step))
     whole = not any(isinstance(v, float) for v in (first, last, by))
     wanted = dtype_of(dtype) if dtype is not None else int64 if whole else get_default_dtype()
@@ -463,7 +465,7 @@ def arange(
 
     def make(size: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         index = np.arange(*size, dtype=np.int64 if whole else np.float64)
-        return _converted(first + index * by, wanted)
+        return converted(first + index * by, wanted)
 
     return _allocated("arange", make, (count,), wanted, device, requires_grad)
 
@@ -482,7 +484,7 @@ def linspace(
     wanted = get_default_dtype() if dtype is None else dtype_of(dtype)
 
     def make(size: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        return _converted(np.linspace(first, last, size[0]), wanted)
+        return converted(np.linspace(first, last, size[0]), wanted)
 
     return _allocated("linspace", make, sizes((steps,), "linspace"), wanted, device, requires_grad)
 
@@ -502,7 +504,7 @@ def logspace(
     wanted = get_default_dtype() if dtype is None else dtype_of(dtype)
 
     def make(size: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        return _converted(np.float64(base) ** np.linspace(first, last, size[0]), wanted)
+        return converted(np.float64(base) ** np.linspace(first, last, size[0]), wanted)
 
     return _allocated("logspace", make, sizes((steps,), "logspace"), wanted, device, requires_grad)
 

@@ -19,8 +19,9 @@ __all__ = ["cumprod", "cumsum", "prod"]
 
 @op
 def _prod(k: Any, input: Array, dim: Any, keepdim: bool) -> Any:
-    dtype = np.int64 if input.dtype.kind in "iub" else None
-    return k.prod(input, axis=axes(input.ndim, dim), keepdims=keepdim, dtype=dtype)
+    wide = np.int64 if input.dtype.kind in "iub" else np.float64
+    out = k.prod(input, axis=axes(input.ndim, dim), keepdims=keepdim, dtype=wide)
+    return out if wide is np.int64 else out.astype(input.dtype)
 
 
 @_prod.gradient
@@ -37,12 +38,12 @@ def _prod_backward(k: Any, grad: Array, input: Array, dim: Any) -> Any:
     along = input.reshape(-1) if dim is None else input
     i = 0 if dim is None else axis(input.ndim, dim)
     before, after = _exclusive(k, along, i), k.flip(_exclusive(k, k.flip(along, i), i), i)
-    return k.mul(grad, k.mul(before, after).reshape(input.shape))
+    return k.mul(grad, k.mul(before, after).reshape(input.shape)).astype(input.dtype, copy=False)
 
 
 def _exclusive(k: Any, x: Array, i: int) -> Array:
-    """Products along axis `i` of all elements before each."""
-    ones = k.ones((*x.shape[:i], 1, *x.shape[i + 1 :]), x.dtype)
+    """Products along axis `i` of all elements before each, in float64."""
+    ones = k.ones((*x.shape[:i], 1, *x.shape[i + 1 :]), np.float64)
     return k.cumprod(k.cat([ones, x[(slice(None),) * i + (slice(0, -1),)]], axis=i), axis=i)
 
 
@@ -68,6 +69,8 @@ def prod(
     input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None
 ) -> Tensor:
     """Product of all elements or along one axis; integers and bool give int64."""
+    if dim is not None:
+        dim = axis(input.ndim, dim, "prod")  # several axes would have no gradient
     if dtype is not None:
         return cast(_prod(cast(input, dtype), dim, keepdim), dtype)
     return _prod(input, dim, keepdim)
@@ -79,13 +82,15 @@ def _cumsum(k: Any, input: Array, dim: int, backwards: bool) -> Any:
 
 
 def _scan(k: Any, function: Any, x: Array, dim: int, backwards: bool) -> Array:
+    """In 64 bits: float32 would lose a digit every few hundred elements."""
     i = axis(x.ndim, dim)
-    dtype = np.int64 if x.dtype.kind in "iub" else x.dtype
+    whole = x.dtype.kind in "iub"
+    wide, narrow = (np.int64, np.int64) if whole else (np.float64, x.dtype)
     if not x.ndim:
-        return x.astype(dtype)
+        return x.astype(narrow)
     if backwards:
-        return k.flip(function(k.flip(x, i), axis=i), i)
-    return function(x, axis=i, dtype=dtype)
+        return k.flip(function(k.flip(x, i), axis=i, dtype=wide).astype(narrow, copy=False), i)
+    return function(x, axis=i, dtype=wide).astype(narrow, copy=False)
 
 
 @_cumsum.gradient
@@ -117,10 +122,11 @@ def _cumprod_backward(k: Any, grad: Array, input: Array, dim: int) -> Any:
     if not input.ndim or not input.size:
         return grad.copy()
     i = axis(input.ndim, dim)
-    x, rest = np.moveaxis(input, i, 0), np.moveaxis(grad.copy(), i, 0)
+    x, rest = np.moveaxis(input, i, 0), np.moveaxis(grad.astype(np.float64), i, 0)
     for j in range(len(x) - 2, -1, -1):
         rest[j] += x[j + 1] * rest[j + 1]
-    return k.mul(_exclusive(k, input, i), np.moveaxis(rest, 0, i))
+    out = k.mul(_exclusive(k, input, i), np.moveaxis(rest, 0, i))
+    return out.astype(input.dtype, copy=False)
 
 
 @_cumprod.composite

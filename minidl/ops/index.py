@@ -9,7 +9,7 @@ import numpy as np
 from minidl.autograd.op import Array, constant, explain, op, writable, write
 from minidl.backends import local
 from minidl.errors import DTypeError, OutOfRangeError, ShapeError, UnsupportedError
-from minidl.ops.convert import cast
+from minidl.ops.convert import cast, number_for
 from minidl.ops.creation import zeros
 from minidl.ops.method import method
 from minidl.ops.views import axis, reshape
@@ -17,7 +17,6 @@ from minidl.tensor import Tensor
 
 __all__ = [
     "argwhere",
-    "getitem",
     "index_put",
     "narrow",
     "nonzero",
@@ -92,10 +91,10 @@ def _parsed(index: Any) -> tuple[tuple, bool]:
     """`plain_index` of what stands between the brackets."""
     if type(index) is int:
         return (index, Ellipsis), True
-    if type(index) is list and any(isinstance(v, list | tuple | slice) for v in index):
+    if type(index) is list and any(isinstance(v, list | tuple | slice | Tensor) for v in index):
         raise UnsupportedError(
-            "[getitem] a list of lists as the whole index means different things to NumPy and"
-            " PyTorch; pass a tuple, or minidl.tensor(...)"
+            "[getitem] a list that holds lists, slices or tensors as the whole index means"
+            " different things to NumPy and PyTorch; pass a tuple, or minidl.tensor(...)"
         )
     return plain_index(index)
 
@@ -244,10 +243,7 @@ def _(g: Tensor, index: tuple, needs: Any) -> Any:
 def values_for(input: Tensor, value: Any, name: str) -> Tensor:
     """What is to be written, in `input`'s dtype and without leading axes of size 1."""
     if type(value) is not Tensor:
-        if not isinstance(value, bool | int | float | np.generic):
-            got = type(value).__name__
-            raise DTypeError("the value must be a number or a Tensor", operator=name, got=got)
-        return constant(local.state.run(np.asarray(value).astype, input.array.dtype))
+        return constant(number_for(name, input.dtype, value, infinite=name == "setitem"))
     while value.array.shape[:1] == (1,):
         value = reshape(value, value.array.shape[1:])
     return cast(value, input.array.dtype)

@@ -16,6 +16,7 @@ from minidl.ops.arithmetic import mul, sign
 from minidl.ops.compare import ne
 from minidl.ops.convert import cast
 from minidl.ops.index import getitem
+from minidl.ops.method import check_tensor
 from minidl.ops.reduce import mean, sum
 from minidl.ops.select import clamp, clamp_min
 from minidl.ops.softmax import log_softmax
@@ -36,14 +37,19 @@ __all__ = [
 ]
 
 
-def _check(name: str, reduction: str, *allowed: str) -> None:
+def _check(name: str, input: Any, target: Any, reduction: str, *allowed: str) -> None:
+    check_tensor(name, "input", input)
+    check_tensor(name, "target", target)
     allowed = ("mean", "sum", "none", *allowed)
     if reduction not in allowed:
         raise ArgumentError(f"reduction is one of {allowed}", operator=name, got=repr(reduction))
 
 
 def _constant(name: str, argument: str, weight: Tensor | None) -> None:
-    if weight is not None and local.state.recording and weight.requires_grad:
+    if weight is None:
+        return
+    check_tensor(name, argument, weight)
+    if local.state.recording and weight.requires_grad:
         raise GradientError(f"{argument} has no gradient; pass {argument}.detach()", operator=name)
 
 
@@ -56,11 +62,19 @@ def _same_shape(name: str, input: Tensor, target: Tensor, **factors: Tensor | No
         )  # fmt: skip
     for argument, x in factors.items():
         _constant(name, argument, x)
-        if x is not None and np.broadcast_shapes(x.shape, input.shape) != input.shape:
+        if x is not None and not _fits(x.shape, input.shape):
             raise ShapeError(
                 f"{argument} must broadcast to input",
                 operator=name, got=f"{x.shape}, {input.shape}",
             )  # fmt: skip
+
+
+def _fits(shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
+    """Whether `shape` broadcasts to `whole`."""
+    try:
+        return np.broadcast_shapes(shape, whole) == whole
+    except ValueError:
+        return False
 
 
 def _floating(*arrays: Any) -> None:
@@ -116,7 +130,7 @@ def _(g: Tensor, input: Tensor, target: Tensor, reduction: str, needs: Any) -> A
 
 def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
     """Squared difference. input, target: shapes that broadcast -> () or, with "none", theirs."""
-    _check("mse_loss", reduction)
+    _check("mse_loss", input, target, reduction)
     return _mse_loss(*_promoted(input, target), reduction)
 
 
@@ -135,7 +149,7 @@ def _(g: Tensor, input: Tensor, target: Tensor, reduction: str, needs: Any) -> A
 
 def l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
     """Absolute difference. input, target: shapes that broadcast -> () or, with "none", theirs."""
-    _check("l1_loss", reduction)
+    _check("l1_loss", input, target, reduction)
     return _l1_loss(*_promoted(input, target), reduction)
 
 
@@ -164,7 +178,7 @@ def huber_loss(
     input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0
 ) -> Tensor:
     """`d ** 2 / 2` where |d| < delta, `delta * (|d| - delta / 2)` beyond; d = input - target."""
-    _check("huber_loss", reduction)
+    _check("huber_loss", input, target, reduction)
     if not delta > 0:
         raise ArgumentError("delta must be positive", operator="huber_loss", got=repr(delta))
     return _huber_loss(*_promoted(input, target), reduction, delta, 1)
@@ -174,7 +188,7 @@ def smooth_l1_loss(
     input: Tensor, target: Tensor, *, reduction: str = "mean", beta: float = 1.0
 ) -> Tensor:
     """`d ** 2 / (2 beta)` where |d| < beta, `|d| - beta / 2` beyond; d = input - target."""
-    _check("smooth_l1_loss", reduction)
+    _check("smooth_l1_loss", input, target, reduction)
     if beta < 0:
         raise ArgumentError("beta must not be negative", operator="smooth_l1_loss", got=repr(beta))
     if beta == 0:
@@ -215,7 +229,7 @@ def kl_div(
     log_target: target holds log-probabilities too. reduction "batchmean", the sum divided by the
     size of the first axis, is the Kullback-Leibler divergence; "mean" divides by all elements.
     """
-    _check("kl_div", reduction, "batchmean")
+    _check("kl_div", input, target, reduction, "batchmean")
     if reduction != "batchmean":
         return _kl_div(input, target, reduction, log_target)
     return _kl_div(input, target, "sum", log_target) / (input.shape[0] if input.ndim else 1)
@@ -237,10 +251,11 @@ def _binary_cross_entropy(
     k: Any, input: Array, target: Array, weight: Index | None, reduction: str
 ) -> Any:
     _floating(input, target)
-    if not k.all(k.logical_and(k.ge(input, 0), k.le(input, 1))):
-        raise ArgumentError(
-            "input must lie in [0, 1] (for logits: binary_cross_entropy_with_logits)"
-        )
+    for x in (input, target):
+        if not k.all(k.logical_and(k.ge(x, 0), k.le(x, 1))):
+            raise ArgumentError(
+                "input and target must lie in [0, 1] (for logits: binary_cross_entropy_with_logits)"
+            )
     hit = k.maximum(k.log(input), -100)
     miss = k.maximum(k.log1p(k.neg(input)), -100)
     losses = k.neg(k.add(k.mul(target, k.sub(hit, miss)), miss))
@@ -264,9 +279,9 @@ def binary_cross_entropy(
     """`-(target * log(input) + (1 - target) * log(1 - input))` for probabilities `input`.
 
     input, target: one shape and dtype, weight broadcast to it; logarithms are cut off at -100.
-    Raises ShapeError, DTypeError, and ArgumentError for input outside [0, 1].
+    Raises ShapeError, DTypeError, and ArgumentError for either outside [0, 1].
     """
-    _check("binary_cross_entropy", reduction)
+    _check("binary_cross_entropy", input, target, reduction)
     _same_shape("binary_cross_entropy", input, target, weight=weight)
     return _binary_cross_entropy(input, target, weight, reduction)
 
@@ -336,7 +351,7 @@ def binary_cross_entropy_with_logits(
     to it. Raises ShapeError, DTypeError.
     """
     name = "binary_cross_entropy_with_logits"
-    _check(name, reduction)
+    _check(name, input, target, reduction)
     _same_shape(name, input, target, weight=weight, pos_weight=pos_weight)
     return _binary_cross_entropy_with_logits(input, target, weight, pos_weight, reduction)
 
@@ -482,7 +497,7 @@ def _nll_loss_backward(
     if out.size:
         used = k.ne(target, ignore_index)
         chosen = k.where(used, target, 0)
-        values = k.mul(k.neg(grad), used)
+        values = k.where(used, k.neg(grad), 0.0)  # the gradient may be NaN: a mean of nothing
         w = None if weight is None else weight[chosen]
         out[k.arange(len(out)), chosen] = _weighted(k, values, w)
     return out
@@ -541,7 +556,7 @@ def nll_loss(
     input (C), (N, C) or (N, C, d1, ...), target () / (N) / (N, d1, ...) integers, weight (C).
     The mean divides by the sum of the weights. Raises ShapeError, DTypeError, OutOfRangeError.
     """
-    _check("nll_loss", reduction)
+    _check("nll_loss", input, target, reduction)
     rows, flat = _rows("nll_loss", input, target, weight)
     out = _nll_loss(rows, flat, weight, ignore_index, reduction)
     return reshape(out, target.shape) if reduction == "none" else out
@@ -562,7 +577,7 @@ def cross_entropy(
     point of input's shape; weight (C). label_smoothing mixes the target with the uniform
     distribution (Szegedy et al. 2016). Raises ShapeError, DTypeError, OutOfRangeError.
     """
-    _check("cross_entropy", reduction)
+    _check("cross_entropy", input, target, reduction)
     if not 0 <= label_smoothing <= 1:
         raise ArgumentError(
             "label_smoothing must lie in [0, 1]",

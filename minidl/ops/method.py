@@ -6,7 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from minidl.autograd.op import in_place
+from minidl.errors import DTypeError
 from minidl.tensor import Tensor
+
+
+def check_tensor(operator: str, argument: str, value: Any) -> None:
+    """Refuse what is not a Tensor, for functions that look at one before an operator does."""
+    if type(value) is not Tensor:
+        raise DTypeError(f"{argument} must be a Tensor; wrap it with minidl.tensor(...)",
+                         operator=operator, got=type(value).__name__)  # fmt: skip
 
 
 def method(*names: str) -> Callable[[Any], Any]:

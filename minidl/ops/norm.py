@@ -9,6 +9,8 @@ from minidl.autograd.op import Array, op
 from minidl.dtypes import FLOAT, HALVES, finfo, float32
 from minidl.errors import DTypeError, ShapeError
 from minidl.ops import reduce
+from minidl.ops.creation import sizes
+from minidl.ops.method import check_tensor
 from minidl.ops.select import clamp_min
 from minidl.ops.transcendental import rsqrt
 from minidl.tensor import Tensor
@@ -20,8 +22,8 @@ def _axes(
     name: str, input: Tensor, normalized_shape: int | Sequence[int], *factors: Tensor | None
 ) -> int:
     """How many last axes normalized_shape covers, once all shapes are known to fit."""
-    shape = normalized_shape
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    check_tensor(name, "input", input)
+    shape = sizes((normalized_shape,), name)
     if not shape or input.shape[-len(shape) :] != shape:
         raise ShapeError(
             f"the last axes of input must be normalized_shape {shape}",

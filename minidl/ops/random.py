@@ -7,6 +7,7 @@ thread count and layout; a generator is a seed and the position in its stream.
 from __future__ import annotations
 
 import math
+import operator
 import os
 import threading
 from typing import Any
@@ -29,8 +30,8 @@ from minidl.dtypes import (
 )
 from minidl.errors import ArgumentError, DTypeError, ShapeError
 from minidl.ops.convert import cast
-from minidl.ops.method import method
-from minidl.ops.views import sizes
+from minidl.ops.creation import named, sizes
+from minidl.ops.method import check_tensor, method
 from minidl.tensor import Tensor, as_device
 
 __all__ = [
@@ -89,7 +90,8 @@ class Generator:
         """Go back to a position that `get_state` returned."""
         array = state.array if type(state) is Tensor else None
         if array is None or array.dtype != np.uint8 or array.shape != (16,):
-            raise ArgumentError("a generator's state is a uint8 tensor of shape (16,)")
+            rule = "a generator's state is a uint8 tensor of shape (16,)"
+            raise ArgumentError(rule, operator="set_state")
         words = np.ascontiguousarray(array).view("<u8")
         with self._lock:
             self._seed, self._offset = int(words[0]), int(words[1])
@@ -208,32 +210,41 @@ def _randperm(k: Any, n: int, dtype: DType, generator: Any) -> Any:
     return k.permutation(n, *drawn(generator, 2 * n)).astype(dtype.numpy, copy=False)
 
 
+def _whole(value: Any, name: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise DTypeError("needs an integer", operator=name, got=repr(value)) from None
+
+
 # ---------------------------------------------------------------- new tensors
 
 
 def rand(
-    *size: Any,
+    *args: Any,
+    size: Any = None,
     generator: Generator | None = None,
     dtype: Any = None,
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor of shape `size`, uniform on [0, 1)."""
+    """A tensor of the sizes `args` (or `size`), uniform on [0, 1)."""
     as_device(device)
-    out = _rand(sizes(size), _real(dtype, "rand"), 0, 1, generator)
+    out = _rand(named(args, size, "rand"), _real(dtype, "rand"), 0, 1, generator)
     return out.requires_grad_(requires_grad)
 
 
 def randn(
-    *size: Any,
+    *args: Any,
+    size: Any = None,
     generator: Generator | None = None,
     dtype: Any = None,
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor of shape `size` from the standard normal distribution."""
+    """A tensor of the sizes `args` (or `size`) from the standard normal distribution."""
     as_device(device)
-    out = _randn(sizes(size), _real(dtype, "randn"), generator)
+    out = _randn(named(args, size, "randn"), _real(dtype, "randn"), generator)
     return out.requires_grad_(requires_grad)
 
 
@@ -256,7 +267,8 @@ def randint(
     if not isinstance(size, list | tuple):
         raise ArgumentError("size must be a tuple", operator="randint", got=repr(size))
     wanted = int64 if dtype is None else dtype_of(dtype)
-    out = _randint(low.__index__(), high.__index__(), sizes((size,)), wanted, generator)
+    limits = _whole(low, "randint"), _whole(high, "randint")
+    out = _randint(*limits, sizes((size,), "randint"), wanted, generator)
     return out.requires_grad_(requires_grad)
 
 
@@ -271,7 +283,7 @@ def randperm(
     """The integers 0 .. n - 1 in random order, int64 by default: (n,)."""
     as_device(device)
     wanted = int64 if dtype is None else dtype_of(dtype)
-    return _randperm(n.__index__(), wanted, generator).requires_grad_(requires_grad)
+    return _randperm(_whole(n, "randperm"), wanted, generator).requires_grad_(requires_grad)
 
 
 def rand_like(
@@ -283,6 +295,7 @@ def rand_like(
     requires_grad: bool = False,
 ) -> Tensor:
     """`rand` in the shape and dtype of `input`."""
+    check_tensor("rand_like", "input", input)
     return rand(input.shape, generator=generator, dtype=dtype or input.dtype, device=device,
                 requires_grad=requires_grad)  # fmt: skip
 
@@ -296,6 +309,7 @@ def randn_like(
     requires_grad: bool = False,
 ) -> Tensor:
     """`randn` in the shape and dtype of `input`."""
+    check_tensor("randn_like", "input", input)
     return randn(input.shape, generator=generator, dtype=dtype or input.dtype, device=device,
                  requires_grad=requires_grad)  # fmt: skip
 
@@ -311,6 +325,7 @@ def randint_like(
     requires_grad: bool = False,
 ) -> Tensor:
     """`randint` in the shape and dtype of `input`: `(input, high)` or `(input, low, high)`."""
+    check_tensor("randint_like", "input", input)
     return randint(low, high, input.shape, generator=generator, dtype=dtype or input.dtype,
                    device=device, requires_grad=requires_grad)  # fmt: skip
 
@@ -351,7 +366,7 @@ def normal(
         return _normal(mean, std, generator)
     if size is None:
         raise ArgumentError("two floats need a size", operator="normal")
-    shape = sizes((size,) if isinstance(size, list | tuple) else size)
+    shape = sizes((size,), "normal")
     out = constant(np.empty(shape, _real(dtype, "normal").numpy))
     as_device(device)
     return normal_(out, mean, std, generator=generator).requires_grad_(requires_grad)
@@ -372,6 +387,7 @@ def bernoulli(
     input: Tensor, p: float | None = None, *, generator: Generator | None = None
 ) -> Tensor:
     """1 with the probability that each element says (or `p`, in the shape of `input`), else 0."""
+    check_tensor("bernoulli", "input", input)
     if p is not None:
         out = constant(np.empty(input.shape, input.array.dtype))
         return bernoulli_(out, p, generator=generator)
@@ -553,6 +569,7 @@ def dropout(
     """
     if not 0 <= p <= 1:
         raise ArgumentError("p must be a probability", operator="dropout", got=repr(p))
+    check_tensor("dropout", "input", input)
     if not training or not p:
         return input
     return (_dropout_in_place if inplace else _dropout)(input, p, generator)

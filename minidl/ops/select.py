@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd.op import Array, Index, constant, op, writable, write
-from minidl.dtypes import BOOL, FLOAT, INTEGER, finfo, iinfo, result_type
+from minidl.dtypes import BOOL, FLOAT, INTEGER, finfo, result_type
 from minidl.errors import ArgumentError, DTypeError, ShapeError
 from minidl.ops.compare import eq, ge, gt, isfinite, isnan, le, logical_and, logical_or, lt
-from minidl.ops.convert import cast, clone
-from minidl.ops.method import in_place_methods, method
+from minidl.ops.convert import cast, clone, number_for
+from minidl.ops.method import check_tensor, in_place_methods, method
 from minidl.tensor import Tensor
 
 __all__ = [
@@ -53,6 +53,7 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
     not 0. Raises DTypeError for a condition that is not bool.
     """
     if input is None and other is None:
+        check_tensor("where", "condition", condition)
         nonzero = np.atleast_1d(condition.array).astype(bool)
         return tuple(constant(indices) for indices in np.nonzero(nonzero))
     _check_mask("where", "condition", condition)
@@ -79,15 +80,7 @@ def _value_like(operator: str, input: Tensor, value: Any) -> Any:
             raise ShapeError("value must be a number or a 0-d tensor", operator=operator,
                              got=str(value.shape))  # fmt: skip
         return cast(value, input.array.dtype)
-    dtype = input.dtype
-    if dtype.kind == INTEGER:
-        limits = iinfo(dtype)
-        # negative numbers wrap in unsigned dtypes, as in PyTorch
-        if not (limits.min or -limits.max) <= value <= limits.max:  # NaN is refused too
-            raise ArgumentError(f"the value does not fit into {dtype.name}", operator=operator,
-                                got=repr(value))  # fmt: skip
-        value = int(value)
-    return constant(np.asarray(value).astype(dtype.numpy))
+    return constant(number_for(operator, input.dtype, value))
 
 
 @method("masked_fill")
@@ -97,10 +90,9 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     The dtype is that of `input`. Raises DTypeError for a mask that is not bool, ArgumentError for
     a value that does not fit.
     """
+    check_tensor("masked_fill", "input", input)
     _check_mask("masked_fill", "mask", mask)
-    if input.dtype.kind != FLOAT or type(value) is Tensor:
-        value = _value_like("masked_fill", input, value)
-    return _where(mask, value, input)
+    return _where(mask, _value_like("masked_fill", input, value), input)
 
 
 @op(promote=None)
@@ -174,19 +166,19 @@ def _clamp(k: Any, input: Array, min: Array | None, max: Array | None) -> Any:
 
 @_clamp.gradient
 def _(g: Tensor, input: Any, min: Any, max: Any, needs: Any) -> Any:
-    below = None if min is None else lt(input, min)
-    above = None if max is None else gt(input, max)
-    outside = below if above is None else above if below is None else logical_or(below, above)
-    dinput = _where(outside, 0.0, g) if needs[0] else None
-    if needs[1] and max is not None:
-        below = logical_and(below, lt(min, max))
-    if needs[2] and min is not None:
-        above = logical_or(above, lt(max, min))
-    return (
-        dinput,
-        _where(below, g, 0.0) if needs[1] else None,
-        _where(above, g, 0.0) if needs[2] else None,
-    )
+    dinput = dmin = dmax = None
+    if needs[0]:  # nothing passes NaN, as in PyTorch
+        inside = le(input, max) if min is None else ge(input, min)
+        if min is not None and max is not None:
+            inside = logical_and(inside, le(input, max))
+        dinput = _where(inside, g, 0.0)
+    if needs[1]:
+        below = lt(input, min)
+        dmin = _where(below if max is None else logical_and(below, lt(min, max)), g, 0.0)
+    if needs[2]:
+        above = gt(input, max)
+        dmax = _where(above if min is None else logical_or(above, lt(max, min)), g, 0.0)
+    return dinput, dmin, dmax
 
 
 @method("clamp", "clip")
@@ -194,10 +186,15 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     """`input` limited to [min, max] (numbers or tensors, broadcast; None: no limit).
 
     `max` wins where min > max; NaN stays. The gradient passes at the limits. Raises
-    ArgumentError without any limit.
+    ArgumentError without any limit, and for a number that an integer dtype does not hold.
     """
     if min is None and max is None:
         raise ArgumentError("min or max must be given", operator="clamp")
+    check_tensor("clamp", "input", input)
+    if input.dtype.kind == INTEGER and {type(min), type(max)} <= {int, type(None)}:
+        for limit in (min, max):  # it would wrap
+            if limit is not None:
+                number_for("clamp", input.dtype, limit, wrap=False)
     return _clamp(input, min, max)
 
 

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidl.autograd.op import Array, Index, op
+from minidl.autograd.op import Array, op
 from minidl.errors import ArgumentError, OutOfRangeError, ShapeError
-from minidl.ops.method import method
+from minidl.ops.along import put_along, take_along
+from minidl.ops.method import check_tensor, method
 from minidl.ops.views import axis, reshape
 from minidl.tensor import Tensor
 
@@ -40,30 +41,6 @@ def _order(table: Any, x: Any, dim: int, descending: bool) -> Any:
     return x.shape[dim] - 1 - table.flip(ranks, dim)
 
 
-@op(promote=None)
-def _put_along(table: Any, grad: Array, indices: Index, shape: tuple[int, ...], dim: int) -> Any:
-    if not grad.ndim:
-        return grad.copy()
-    out = table.zeros(shape, grad.dtype)
-    np.put_along_axis(out, indices, grad, axis(len(shape), dim))
-    return out
-
-
-@_put_along.gradient
-def _(g: Tensor, indices: Tensor, dim: int) -> Any:
-    return _take_along(g, indices, dim)
-
-
-@op(promote=None)
-def _take_along(table: Any, input: Array, indices: Index, dim: int) -> Any:
-    return table.take_along_axis(input, indices, axis=dim) if input.ndim else input.copy()
-
-
-@_take_along.gradient
-def _(g: Tensor, indices: Tensor, input_shape: tuple[int, ...], dim: int) -> Any:
-    return _put_along(g, indices, input_shape, dim)
-
-
 # ---------------------------------------------------------------- sort
 
 
@@ -78,7 +55,7 @@ def _sort(table: Any, input: Array, dim: int, descending: bool) -> Any:
 
 @_sort.gradient
 def _(g: Any, indices: Tensor, input_shape: tuple[int, ...], dim: int) -> Any:
-    return _put_along(g[0], indices, input_shape, dim)
+    return put_along(g[0], indices, input_shape, dim)
 
 
 @method("sort")
@@ -133,7 +110,7 @@ def _topk(table: Any, input: Array, k: int, dim: int, largest: bool) -> Any:
 
 @_topk.gradient
 def _(g: Any, indices: Tensor, input_shape: tuple[int, ...], dim: int) -> Any:
-    return _put_along(g[0], indices, input_shape, dim)
+    return put_along(g[0], indices, input_shape, dim)
 
 
 @method("topk")
@@ -161,7 +138,7 @@ def _kthvalue(table: Any, input: Array, k: int, dim: int) -> Any:
 
 @_kthvalue.gradient
 def _(g: Any, indices: Tensor, input_shape: tuple[int, ...], dim: int) -> Any:
-    return _put_along(g[0], indices, input_shape, dim)
+    return put_along(g[0], indices, input_shape, dim)
 
 
 @method("kthvalue")
@@ -246,7 +223,7 @@ def searchsorted(
         got = f"side={side!r}, right={right}"
         raise ArgumentError("side must be 'left' or 'right'", operator="searchsorted", got=got)
     if sorter is not None:
-        sorted_sequence = _take_along(sorted_sequence, sorter, -1)
+        sorted_sequence = take_along(sorted_sequence, sorter, -1)
     found = _searchsorted(sorted_sequence, input, right or side == "right")
     return found.int() if out_int32 else found  # type: ignore[attr-defined]
 
@@ -258,4 +235,8 @@ def bucketize(
 
     `right`: boundaries equal to the element count too.
     """
+    check_tensor("bucketize", "boundaries", boundaries)
+    if boundaries.ndim != 1:
+        raise ShapeError("boundaries need one axis", operator="bucketize",
+                         got=str(boundaries.shape))  # fmt: skip
     return searchsorted(boundaries, input, out_int32=out_int32, right=right)

@@ -366,7 +366,8 @@ def atan2(k: Any, input: Array, other: Array) -> Any:
 
 @atan2.gradient
 def _(g: Tensor, input: Any, other: Any) -> Any:
-    scaled = g / (input * input + other * other)
+    square = input * input + other * other
+    scaled = where(eq(square, 0), 0.0, g / square)  # no direction at the origin, as in PyTorch
     return scaled * other, -scaled * input
 
 

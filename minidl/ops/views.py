@@ -10,8 +10,8 @@ import numpy as np
 from minidl.autograd.op import Array, op
 from minidl.errors import DTypeError, OutOfRangeError, ShapeError, UnsupportedError
 from minidl.ops.convert import clone
-from minidl.ops.creation import sizes
-from minidl.ops.method import method
+from minidl.ops.creation import named, sizes
+from minidl.ops.method import check_tensor, method
 from minidl.tensor import Tensor
 
 __all__ = [
@@ -22,25 +22,19 @@ __all__ = [
     "broadcast_tensors",
     "broadcast_to",
     "diagonal",
-    "expand",
-    "expand_as",
     "flatten",
     "movedim",
     "moveaxis",
     "permute",
     "ravel",
     "reshape",
-    "reshape_as",
     "squeeze",
     "swapaxes",
     "swapdims",
     "t",
     "transpose",
     "unflatten",
-    "unfold",
     "unsqueeze",
-    "view",
-    "view_as",
 ]
 
 
@@ -49,7 +43,7 @@ def axis(ndim: int, dim: Any, name: str | None = None) -> int:
     size = ndim or 1
     if type(dim) is int and -size <= dim < size:
         return dim % size
-    if not hasattr(dim, "__index__"):
+    if isinstance(dim, bool) or not hasattr(dim, "__index__"):
         raise DTypeError("an axis must be an integer", operator=name, got=repr(dim))
     if not -size <= dim < size:
         raise OutOfRangeError(f"axis {dim} of a tensor with {ndim} axes", operator=name)
@@ -104,15 +98,18 @@ def view(input: Tensor, *shape: Any) -> Tensor:
         raise UnsupportedError(
             "[view] elements cannot be seen as another dtype; use .to(dtype) to convert them"
         )
+    check_tensor("view", "input", input)
     wanted = sizes(shape, "view")
     if -1 in wanted or math.prod(wanted) != input.array.size:
         wanted = _resolve(wanted, input.array.size, "view")
     return _view(input, wanted)
 
 
-def reshape(input: Tensor, *shape: Any) -> Tensor:
+def reshape(input: Tensor, *args: Any, shape: Any = None) -> Tensor:
     """The same elements in another shape (one -1 is computed), copied only if the strides ask."""
-    wanted = sizes(shape, "reshape")
+    wanted = sizes(args, "reshape") if shape is None else named(args, shape, "reshape")
+    if type(input) is not Tensor:
+        check_tensor("reshape", "input", input)
     array = input.array
     if -1 in wanted or math.prod(wanted) != array.size:
         wanted = _resolve(wanted, array.size, "reshape")
@@ -130,18 +127,21 @@ method("reshape")(reshape)
 @method("view_as")
 def view_as(input: Tensor, other: Tensor) -> Tensor:
     """`input` viewed in the shape of `other`."""
+    check_tensor("view_as", "other", other)
     return view(input, other.array.shape)
 
 
 @method("reshape_as")
 def reshape_as(input: Tensor, other: Tensor) -> Tensor:
     """`input` reshaped to the shape of `other`."""
+    check_tensor("reshape_as", "other", other)
     return reshape(input, other.array.shape)
 
 
 @method("squeeze")
 def squeeze(input: Tensor, dim: Any = None) -> Tensor:
     """Without the axes of size 1 (those among `dim`, if given; longer ones stay)."""
+    check_tensor("squeeze", "input", input)
     shape = input.array.shape
     if dim is None:
         return _view(input, tuple([n for n in shape if n != 1]))
@@ -152,6 +152,7 @@ def squeeze(input: Tensor, dim: Any = None) -> Tensor:
 @method("unsqueeze")
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """With a new axis of size 1 at `dim` of the result."""
+    check_tensor("unsqueeze", "input", input)
     shape = input.array.shape
     i = axis(len(shape) + 1, dim, "unsqueeze")
     return _view(input, (*shape[:i], 1, *shape[i:]))
@@ -160,6 +161,7 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
 @method("flatten")
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """The axes from `start_dim` to `end_dim` joined into one; a 0-d tensor gets one axis."""
+    check_tensor("flatten", "input", input)
     shape = input.array.shape
     first, last = (axis(len(shape), d, "flatten") for d in (start_dim, end_dim))
     if first > last:
@@ -171,12 +173,14 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 @method("ravel")
 def ravel(input: Tensor) -> Tensor:
     """One axis of all elements in C order, copied only if the strides ask."""
+    check_tensor("ravel", "input", input)
     return reshape(input, (input.array.size,))
 
 
 @method("unflatten")
 def unflatten(input: Tensor, dim: int, sizes: Any) -> Tensor:
     """Axis `dim` split into `sizes` (one -1 is computed)."""
+    check_tensor("unflatten", "input", input)
     shape = input.array.shape
     i = axis(len(shape), dim, "unflatten")
     if not shape:
@@ -230,6 +234,8 @@ def _(g: Tensor) -> Any:
 @method("expand")
 def expand(input: Tensor, *size: Any) -> Tensor:
     """Axes of size 1 seen with another size (-1 keeps a size); the result is read-only."""
+    if type(input) is not Tensor:
+        check_tensor("expand", "input", input)
     wanted, shape = sizes(size, "expand"), input.array.shape
     if wanted == shape:
         return input
@@ -250,6 +256,7 @@ def expand(input: Tensor, *size: Any) -> Tensor:
 @method("expand_as")
 def expand_as(input: Tensor, other: Tensor) -> Tensor:
     """`input` expanded to the shape of `other`."""
+    check_tensor("expand_as", "other", other)
     return expand(input, other.array.shape)
 
 
@@ -290,12 +297,13 @@ def _(g: Tensor, dims: tuple[int, ...]) -> Any:
 
 
 @method("permute")
-def permute(input: Tensor, *dims: Any) -> Tensor:
+def permute(input: Tensor, *args: Any, dims: Any = None) -> Tensor:
     """The axes in the order `dims`."""
-    n = input.ndim
-    order = tuple([axis(n, d, "permute") for d in sizes(dims, "permute")])
+    n, given = input.ndim, named(args, dims, "permute")
+    order = tuple([axis(n, d, "permute") for d in given])
     if sorted(order) != list(range(n)):
-        raise ShapeError(f"dims must name each of {n} axes once", operator="permute", got=str(dims))
+        rule = f"dims must name each of {n} axes once"
+        raise ShapeError(rule, operator="permute", got=str(given))
     return _permute(input, order)
 
 

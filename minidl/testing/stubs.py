@@ -15,8 +15,7 @@ from typing import Any
 
 import minidl.ops  # noqa: F401 - operators attach their methods on import
 from minidl.autograd.op import Operator
-from minidl.tensor import Tensor
-from minidl.tensor import core as core_module
+from minidl.tensor import Tensor, core as core_module
 
 SOURCE = Path(core_module.__file__)
 TARGET = SOURCE.with_suffix(".pyi")

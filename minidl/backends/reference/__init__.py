@@ -49,11 +49,9 @@ from minidl.backends.reference.random import (
     normal,
     permutation,
     philox_bits,
+    philox_blocks as philox_blocks,
     randint,
     uniform,
-)
-from minidl.backends.reference.random import (
-    philox_blocks as philox_blocks,
 )
 from minidl.backends.reference.softmax import (
     log_softmax,

@@ -55,5 +55,13 @@ def gemm_ready(x: np.ndarray) -> np.ndarray:
 
 
 def sum_rows(x: np.ndarray) -> np.ndarray:
-    """Column sums of a (rows, width) array: a product with ones, three times faster than add."""
-    return np.matmul(np.ones(len(x), x.dtype), x)
+    """Column sums of a (rows, width) array: products with ones, three times faster than add.
+
+    In blocks, because float32 loses digits over long sums.
+    """
+    rows, width = x.shape
+    if rows <= 2048:
+        return np.matmul(np.ones(rows, x.dtype), x)
+    whole = rows - rows % 1024
+    parts = np.matmul(np.ones(1024, x.dtype), x[:whole].reshape(-1, 1024, width))
+    return sum_rows(parts) + sum_rows(x[whole:])

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from minidl.dtypes import FLOATS, INTEGERS, DType, bool_, int32, int64
+from minidl.ops.along import put_along, take_along
 from minidl.ops.sort import (
-    _put_along,
-    _take_along,
     argsort,
     bucketize,
     kthvalue,
@@ -183,8 +182,8 @@ CASES = [
     Case("searchsorted", searchsorted, _searched, _search_inputs, grad=False, dtypes=ORDERED),
     Case("bucketize", bucketize, lambda x, b, right: _searched(b, x, right), _bucket_inputs,
          grad=False, operators=("searchsorted",)),
-    Case("sort gradient", _put_along, _put_back, _put_inputs, torch=None,
+    Case("sort gradient", put_along, _put_back, _put_inputs, torch=None,
          operators=("put_along",)),
-    Case("take along ranks", _take_along, _at, _take_inputs, torch=None,
+    Case("take along ranks", take_along, _at, _take_inputs, torch=None,
          operators=("take_along",)),
 ]  # fmt: skip
