@@ -84,14 +84,6 @@ def test_set_grad_enabled_acts_at_once_or_as_a_block() -> None:
     assert is_grad_enabled()
 
 
-def test_generator_functions_are_refused() -> None:
-    with pytest.raises(TypeError, match="generator function"):
-
-        @no_grad()
-        def numbers() -> object:
-            yield 1
-
-
 def test_grad_mode_is_per_thread() -> None:
     seen = []
     with no_grad():

@@ -5,15 +5,16 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import weakref
 
 import ml_dtypes
 import numpy as np
 import pytest
 
 from minidl.dtypes import bfloat16
-from minidl.errors import DTypeError, GradientError, MinidlError, ShapeError
+from minidl.errors import ArgumentError, DTypeError, GradientError, MinidlError, ShapeError
 from minidl.ops import mul
-from minidl.tensor import Parameter, Tensor, from_dlpack, interchange, set_printoptions
+from minidl.tensor import Parameter, Tensor, from_dlpack, set_printoptions
 
 
 def test_numpy_shares_the_elements() -> None:
@@ -55,6 +56,7 @@ def test_bfloat16_capsule_goes_there_and_back() -> None:
     assert back.dtype is bfloat16 and back.tolist() == t.tolist()
     back.array[0, 0] = 7
     assert t.tolist()[0][0] == 7.0
+    owner = weakref.ref(t.array.base)
     del t, array
     gc.collect()
     assert back.tolist()[0] == [7.0, 2.0]
@@ -62,18 +64,44 @@ def test_bfloat16_capsule_goes_there_and_back() -> None:
     del back
     gc.collect()
     assert held.astype(np.float32).tolist() == [[4.0, 6.0], [8.0, 10.0]]
+    assert owner() is not None
     del held
     gc.collect()
-    assert not interchange._exported
+    assert owner() is None
 
 
 def test_capsule_that_nobody_takes_is_released() -> None:
-    capsule = Tensor(np.ones(2, ml_dtypes.bfloat16)).__dlpack__()
-    assert len(interchange._exported) == 1
+    array = np.ones(2, ml_dtypes.bfloat16)
+    owner, capsule = weakref.ref(array), Tensor(array).__dlpack__()
+    del array
+    assert owner() is not None
     del capsule
-    assert not interchange._exported
+    assert owner() is None
     assert from_dlpack(Tensor(np.ones((0, 3), ml_dtypes.bfloat16))).shape == (0, 3)
-    assert not interchange._exported
+    with pytest.raises(RuntimeError, match="dtype"):  # a consumer that refuses, here NumPy
+        np.from_dlpack(Tensor(np.ones(2, ml_dtypes.bfloat16)))
+
+
+def test_capsule_can_be_taken_once() -> None:
+    class Source:
+        dtype = "bfloat16"
+        capsule = Tensor(np.ones(2, ml_dtypes.bfloat16)).__dlpack__(max_version=(1, 0))
+
+        def __dlpack__(self, **options: object) -> object:
+            return self.capsule
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return 1, 0
+
+    assert from_dlpack(Source()).tolist() == [1.0, 1.0]
+    with pytest.raises(MinidlError, match=r"\[from_dlpack\]"):
+        from_dlpack(Source())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+def test_negative_strides_are_not_exported(dtype: type) -> None:
+    with pytest.raises(BufferError, match="negative strides"):  # torch would end the process
+        Tensor(np.arange(3).astype(dtype)[::-1]).__dlpack__()
 
 
 def test_dlpack_with_torch() -> None:
@@ -118,6 +146,9 @@ def test_python_values() -> None:
     assert Tensor(np.array(1.5, ml_dtypes.bfloat16)).item() == 1.5
     assert [10, 20, 30][Tensor(np.array(1))] == 20
     assert f"{Tensor(np.array(1.23456)):.2f}" == "1.23"
+    assert f"{mul(Tensor(np.array(1.5)).requires_grad_(), 2)} {Tensor(np.array(3))}" == "3.0 3"
+    with pytest.raises(TypeError, match="format"):
+        f"{Tensor(np.ones(2)):.2f}"
     assert bool(Tensor(np.array(True))) and len(Tensor(np.zeros((4, 2)))) == 4
     with pytest.raises(ShapeError, match="needs a tensor of one element, got"):
         Tensor(np.zeros(2)).item()
@@ -162,10 +193,18 @@ PRINTED = [
     np.array([[1, -20], [100, 4]], np.int8),
     np.arange(24, dtype=np.float32).reshape(2, 3, 4) / 7,
     np.linspace(-3, 100, 40, dtype=np.float32),
+    np.array([1, 10000], np.float32),
+    np.array([np.nan, -np.inf, 0], np.float64),
+    np.array([np.inf, 12345.5, -0.0], np.float16),
+    np.arange(-40, 0).reshape(1, 1, 40) * 12345678,
+    np.arange(40).reshape(1, 40) > 3,
+    np.arange(1001),
+    np.arange(3003).reshape(3, 1001) / 8,
+    np.arange(2401, dtype=np.float32).reshape(7, 7, 7, 7),
 ]
 
 
-@pytest.mark.parametrize("array", PRINTED, ids=str)
+@pytest.mark.parametrize("array", PRINTED, ids=lambda array: f"{array.dtype}{array.shape}")
 def test_repr_equals_torch(array: np.ndarray) -> None:
     torch = pytest.importorskip("torch", reason="needs torch (extra parity)")
     theirs = repr(torch.from_numpy(array.copy())).replace("torch.", "minidl.")
@@ -184,5 +223,11 @@ def test_printoptions() -> None:
     set_printoptions(precision=2)
     try:
         assert repr(Tensor(np.array([1.234, 2], np.float32))) == "tensor([1.23, 2.00])"
+        set_printoptions(sci_mode=True)
+        assert repr(Tensor(np.array([2.0], np.float32))) == "tensor([2.00e+00])"
+        set_printoptions(profile="full")
+        assert "..." not in repr(Tensor(np.arange(5000)))
+        with pytest.raises(ArgumentError, match="profile must be one of default, short, full"):
+            set_printoptions(profile="long")
     finally:
-        set_printoptions(precision=4)
+        set_printoptions(profile="default")

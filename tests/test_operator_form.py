@@ -426,3 +426,11 @@ def test_gradient_may_be_given_after_the_first_call() -> None:
         return mul(g, 2.0)
 
     assert gradcheck(doubled, (leaf(2),))
+
+
+def test_value_with_more_axes_is_not_written() -> None:
+    for shape in ((), (3,)):
+        x = Tensor(np.zeros(shape))
+        with pytest.raises(ShapeError, match=r"\[copy_\] the result must have the shape"):
+            x.copy_(leaf(1, *shape))
+        assert x.storage.version == 0 and not x.array.any()

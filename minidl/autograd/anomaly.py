@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.autograd.modes import recorded_by
+from minidl.autograd.modes import Immediate, recorded_by
 from minidl.autograd.node import Node
 from minidl.backends import local
 from minidl.errors import GradientError
@@ -44,13 +44,15 @@ class detect_anomaly(recorded_by):  # noqa: N801 - PyTorch's name
         super().__init__(_mark)
 
 
-def set_detect_anomaly(mode: bool) -> None:
-    """Switch `detect_anomaly` on or off for this thread."""
-    state = local.state
-    if mode:
-        state.recording = _mark
-    elif state.recording is _mark:
-        state.recording = True
+class set_detect_anomaly(Immediate):  # noqa: N801
+    """Switch `detect_anomaly` on or off for this thread: at once, or for a block or function."""
+
+    recording = None
+
+    def _activate(self) -> None:
+        if self.mode or local.state.recorder is _mark:
+            local.state.recorder = _mark if self.mode else True
+        super()._activate()
 
 
 def check_gradients(node: Node, g: Any, results: tuple) -> None:

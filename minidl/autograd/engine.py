@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd.anomaly import check_gradients
-from minidl.autograd.node import Node, Retain, constant, hooks_of, retained
+from minidl.autograd.node import Node, Retain, constant, edge_of, hooks_of, rebuilt, retained
 from minidl.autograd.op import register_gradients
 from minidl.backends import local
 from minidl.dtypes import FLOAT
@@ -146,13 +146,16 @@ def _takes_over(r: Tensor, g: Any, node: Node, results: tuple) -> bool:
 
 
 def _apply_hooks(hooks: Iterable[Callable], g: Tensor, what: str) -> Tensor:
-    for hook in list(hooks):
+    for hook in sorted(hooks, key=lambda hook: type(hook) is Retain):  # these come last
         new = hook(g)
         if new is None:
             continue
-        if type(new) is not Tensor or new.shape != g.shape:
-            got = f"{getattr(new, 'shape', type(new).__name__)}, {g.shape}"
-            raise ShapeError(f"a hook on {what} must return a Tensor of the same shape", got=got)
+        if type(new) is not Tensor or new.shape != g.shape or new.dtype is not g.dtype:
+            got = type(new).__name__ if type(new) is not Tensor else f"{new.shape} {new.dtype.name}"
+            raise ShapeError(
+                f"a hook on {what} must return a Tensor of the same shape and dtype",
+                got=f"{got} for {g.shape} {g.dtype.name}",
+            )
         g = new
     return g
 
@@ -255,10 +258,10 @@ def _accumulate(x: Tensor, g: Tensor, create_graph: bool, own: bool = False) -> 
             x._grad = _Operators.add(x._grad, g)
         else:
             _Operators.add_(x._grad, g)
-    elif g.tracked or (own and g.array.flags.owndata and g.array.flags.c_contiguous):
+    elif own and g.array.flags.owndata and g.array.flags.c_contiguous:
         x._grad = g
     else:
-        x._grad = constant(np.array(g.array, order="C"))
+        x._grad = rebuilt(np.array(g.array, order="C"), edge_of(g))
 
 
 def _roots(tensors: Any, grad_tensors: Any, function: str) -> list[tuple[Any, Tensor]]:
@@ -300,8 +303,8 @@ def _roots(tensors: Any, grad_tensors: Any, function: str) -> list[tuple[Any, Te
 def _run_in_mode(roots: Any, retain_graph: bool | None, create_graph: bool, captured: Any) -> None:
     state = local.state
     before = state.recording
-    # a recorder stays active under create_graph, so that anomalies of second order are located
-    state.recording = (before if before is not False else True) if create_graph else False
+    # a recorder is active under create_graph, too, so that anomalies of second order are located
+    state.recording = state.recorder if create_graph else False
     try:
         keep = create_graph if retain_graph is None else retain_graph
         _run(roots, keep, create_graph, captured)
@@ -327,6 +330,8 @@ def backward(
         _run_in_mode(roots, retain_graph, create_graph, None)
         return
     wanted = list(dict.fromkeys((inputs,) if type(inputs) is Tensor else inputs))
+    if not wanted:
+        raise GradientError("inputs must not be empty", operator="backward")
     found = _captured(roots, wanted, retain_graph, create_graph, "backward")
     for x, g in zip(wanted, found, strict=True):
         if g is not None:

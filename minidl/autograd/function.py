@@ -156,6 +156,8 @@ class Function:
         several = isinstance(result, tuple | list)
         raw = tuple(result) if several else (result,)
         dirty = {id(x) for x in ctx._dirty}
+        if not dirty <= {id(y) for y in raw}:
+            raise GradientError("forward must return what it marks dirty", operator=cls.__name__)
         for x in ctx._dirty:
             if recorded and (x.base is not None or (x.tracked and x.node is None)):
                 raise GradientError(

@@ -123,6 +123,8 @@ def write(name: str, x: Tensor, value: Tensor, recording: bool, replaces: bool =
             operator=name,
         )
     try:
+        if value.array.ndim > x.array.ndim:
+            raise ValueError  # NumPy would drop leading axes of size 1
         local.state.run(np.copyto, x.array, value.array, "unsafe")
     except ValueError:
         raise ShapeError(

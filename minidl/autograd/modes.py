@@ -1,7 +1,7 @@
 """What this thread records: `no_grad`, `enable_grad`, `inference_mode`, recorders.
 
-`local.state.recording` is False, True, or a recorder: a function that is shown every node right
-after it was recorded (anomaly detection and checkpointing are recorders).
+`local.state.recording` is False or what `local.state.recorder` is: True, or a function that is
+shown every node right after it was recorded (anomaly detection and checkpointing are such).
 """
 
 from __future__ import annotations
@@ -14,44 +14,63 @@ from typing import Any
 from minidl.backends import local
 
 
+def _current() -> tuple[Any, Any, bool]:
+    state = local.state
+    return state.recording, state.recorder, state.inference
+
+
+def _restore(before: tuple[Any, Any, bool]) -> None:
+    state = local.state
+    state.recording, state.recorder, state.inference = before
+
+
 class _Mode:
     """A value of `recording` for a block (context manager) or a function (decorator)."""
 
-    recording: Any = False
-    inference: bool | None = None  # None: as it is
+    recording: bool | None = False  # None: as it is
+    inference: bool | None = None
 
     def __init__(self) -> None:
-        self._before: list[tuple[Any, bool]] = []
+        self._before: list[tuple[Any, Any, bool]] = []
 
     def __enter__(self) -> None:
-        state = local.state
-        self._before.append((state.recording, state.inference))
+        self._before.append(_current())
         self._activate()
 
     def _activate(self) -> None:
         state = local.state
-        if self.recording is not True or not state.recording:  # a recorder that is active stays
-            state.recording = self.recording
+        on = state.recording if self.recording is None else self.recording
+        state.recording = on and state.recorder
         if self.inference is not None:
             state.inference = self.inference
 
     def __exit__(self, *error: Any) -> None:
-        state = local.state
-        state.recording, state.inference = self._before.pop()
+        _restore(self._before.pop())
 
     def __call__(self, function: Callable) -> Callable:
-        if inspect.isgeneratorfunction(function):
-            raise TypeError(
-                f"{type(self).__name__} cannot decorate a generator function; use it as a block"
-                " inside the function"
-            )
-
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             with self._copy():
                 return function(*args, **kwargs)
 
-        return wrapped
+        @functools.wraps(function)
+        def wrapped_generator(*args: Any, **kwargs: Any) -> Any:
+            items = function(*args, **kwargs)
+            step, given = items.send, None
+            try:
+                while True:
+                    with self._copy():  # not where the items are used
+                        item = step(given)
+                    try:
+                        step, given = items.send, (yield item)
+                    except BaseException as error:  # thrown in, or GeneratorExit
+                        step, given = items.throw, error
+            except StopIteration as end:
+                return end.value
+            finally:
+                given = None  # or an error and this frame would hold each other
+
+        return wrapped_generator if inspect.isgeneratorfunction(function) else wrapped
 
     def _copy(self) -> _Mode:
         return type(self)()
@@ -78,14 +97,13 @@ class enable_grad(no_grad):  # noqa: N801
     recording = True
 
 
-class set_grad_enabled(_Mode):  # noqa: N801
-    """Record or not, by a flag; acts at once when it is not used as a block."""
+class Immediate(_Mode):
+    """A mode by a flag that acts at once when it is not used as a block or decorator."""
 
     def __init__(self, mode: bool) -> None:
         super().__init__()
-        state = local.state
-        self.recording = bool(mode)
-        self._outer = (state.recording, state.inference)
+        self.mode = bool(mode)
+        self._outer = _current()
         self._activate()
 
     def __enter__(self) -> None:
@@ -93,12 +111,20 @@ class set_grad_enabled(_Mode):  # noqa: N801
         self._activate()
 
     def _copy(self) -> _Mode:
-        return type(self)(self.recording)
+        return type(self)(self.mode)
 
     def __call__(self, function: Callable) -> Callable:
         """Decorate: the flag holds inside the function only."""
-        local.state.recording = self._outer[0]
+        _restore(self._outer)
         return super().__call__(function)
+
+
+class set_grad_enabled(Immediate):  # noqa: N801
+    """Record or not, by a flag; acts at once when it is not used as a block."""
+
+    def __init__(self, mode: bool) -> None:
+        self.recording = bool(mode)
+        super().__init__(mode)
 
 
 class inference_mode(_Mode):  # noqa: N801
@@ -118,22 +144,27 @@ class inference_mode(_Mode):  # noqa: N801
 
 
 class recorded_by(_Mode):  # noqa: N801
-    """Record, and show every node to `recorder` (after any recorder that is active already)."""
+    """Show every node that is recorded to `recorder`, after any that is active already.
 
-    def __init__(self, recorder: Callable[[Any], None]) -> None:
+    alone: record in any case, and show the nodes to no other recorder.
+    """
+
+    recording = None
+
+    def __init__(self, recorder: Callable[[Any], None], alone: bool = False) -> None:
         super().__init__()
-        self.recorder = recorder
+        self.recorder, self.alone = recorder, alone
 
-    def __enter__(self) -> None:
-        outer = local.state.recording
-        inner = self.recorder
+    def _activate(self) -> None:
+        state = local.state
+        outer, inner = state.recorder, self.recorder
 
         def both(node: Any) -> None:
             outer(node)
             inner(node)
 
-        self.recording = both if callable(outer) else inner
-        super().__enter__()
+        state.recorder = inner if outer is True or self.alone else both
+        state.recording = (state.recording or self.alone) and state.recorder
 
 
 def is_grad_enabled() -> bool:

@@ -55,6 +55,13 @@ class Node:
         pairs = [edge if type(edge) is tuple else (edge, 0) for edge in self.edges]
         return tuple((None, 0) if type(n) is Tensor else (n, i) for n, i in pairs)
 
+    def adopt(self, x: Tensor) -> None:
+        """Take over the hooks of `retain_grad` that the node of `x` has, before it becomes this."""
+        if x.node is not None and (kept := retained(x)):
+            for key in kept:
+                del hooks_of(x.node)[key]
+            hooks_of(self).update(kept)
+
     def __repr__(self) -> str:
         return f"<{self.name()}>"
 
@@ -169,10 +176,7 @@ def retained(x: Tensor) -> dict[int, Any]:
 
 def replace_history(x: Tensor, node: Node) -> None:
     """Give `x`, which was written in place, the node of what was written."""
-    if x.node is not None and (kept := retained(x)):
-        for key in kept:
-            del hooks_of(x.node)[key]
-        hooks_of(node).update(kept)
+    node.adopt(x)
     x.node, x.tracked = node, True
     show(node)
 

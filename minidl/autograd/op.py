@@ -79,6 +79,8 @@ class Operator:
         parameters = list(signature.parameters.values())[1:]
         self.signature = signature.replace(parameters=parameters)
         self.parameters = parameters
+        if not all(p.annotation is p.empty or isinstance(p.annotation, str) for p in parameters):
+            raise TypeError(f"[{name}] operators need `from __future__ import annotations`")
         self.kinds = {p.name: KINDS.get(p.annotation, "attribute") for p in parameters}
         self.inputs = [n for n, kind in self.kinds.items() if kind not in ("attribute", "index")]
         self.sequence = any(kind == "sequence" for kind in self.kinds.values())
@@ -122,6 +124,7 @@ class Operator:
         self.saves = [name for name in names if name != "needs"]
         self.frees = any(name in arrays for name in self.saves)
         self.gradient = gradient
+        self.function.__code__ = _unspecialised.__code__  # it may have been called before
         return gradient
 
     def set_composite(self, composite: Callable) -> Callable:

@@ -274,7 +274,7 @@ def _value(op: Any, name: str) -> str:
         return f"{base}_.shape" + (
             f" if type({base}) is Tensor else ()" if base in op.loose else ""
         )
-    return name
+    return f"{name} if type({name}) is not list else tuple({name})"  # the caller may change it
 
 
 def _guard(op: Any, name: str) -> str:

@@ -35,7 +35,7 @@ class View:
 
     def __init__(self, x: Tensor, function: Callable, args: tuple, recorded: bool) -> None:
         step = ((function, args),)
-        if x.base is None:
+        if x.base is None or (x.tracked and x.node is None):  # no history before a leaf
             self.root, self.chain = x, step
         else:
             self.root, self.chain = x.base.root, x.base.chain + step
@@ -241,6 +241,7 @@ class Tensor:
                 fresh = replay(view.root, view.chain)
             finally:
                 state.recording = before
+            fresh.node.adopt(self)
             self.node, self.tracked = fresh.node, fresh.tracked
             view.seen = view.root.node
 
@@ -314,7 +315,7 @@ class Tensor:
     def __iter__(self) -> Iterator[Tensor]:
         if not self.array.ndim:
             raise TypeError("iteration over a 0-d tensor")
-        return iter([self[i] for i in range(self.array.shape[0])])  # type: ignore[index]
+        return iter(self.unbind(0))  # type: ignore[attr-defined]
 
     def __contains__(self, element: Any) -> bool:
         return bool((self == element).any())  # type: ignore[union-attr]
@@ -322,7 +323,7 @@ class Tensor:
     __hash__ = object.__hash__
 
     def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if spec and not self.array.ndim else str(self)
+        return object.__format__(self, spec) if self.array.ndim else format(self.item(), spec)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if self.node is not None:

@@ -1,7 +1,7 @@
 """Sharing elements with other libraries: NumPy's protocol, DLPack, `numpy()`.
 
-DLPack goes through NumPy, except for bfloat16, which NumPy cannot exchange: for it the capsule is
-written and read here (structures of the DLPack specification, dlpack.h, version 0.8).
+DLPack goes through NumPy. It cannot exchange bfloat16, so such elements pass it as uint16 and only
+the type code in the capsule is changed (structures of dlpack.h, version 0.8 and 1.0, 64 bit).
 """
 
 from __future__ import annotations
@@ -15,119 +15,32 @@ from minidl.dtypes import FROM_NUMPY, bfloat16
 from minidl.errors import DTypeError, GradientError, MinidlError
 from minidl.tensor.core import Tensor
 
-_CPU = 1
-_BFLOAT = 4
+_UINT, _BFLOAT = 1, 4
+_CODE_AT = {b"dltensor": 20, b"dltensor_versioned": 52}  # where dtype.code is behind the pointer
+
+_pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
+_pointer_of.restype, _pointer_of.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+_name_of = ctypes.pythonapi.PyCapsule_GetName
+_name_of.restype, _name_of.argtypes = ctypes.c_char_p, (ctypes.py_object,)
 
 
-class _DLTensor(ctypes.Structure):
-    _fields_ = (
-        ("data", ctypes.c_void_p),
-        ("device_type", ctypes.c_int32),
-        ("device_id", ctypes.c_int32),
-        ("ndim", ctypes.c_int32),
-        ("code", ctypes.c_uint8),
-        ("bits", ctypes.c_uint8),
-        ("lanes", ctypes.c_uint16),
-        ("shape", ctypes.POINTER(ctypes.c_int64)),
-        ("strides", ctypes.POINTER(ctypes.c_int64)),
-        ("byte_offset", ctypes.c_uint64),
-    )
+def _relabelled(capsule: Any, code: int) -> Any:
+    """The capsule, whose 16-bit elements are of another type now; as it is if it was consumed."""
+    name = _name_of(capsule)
+    if name in _CODE_AT:
+        ctypes.c_uint8.from_address(_pointer_of(capsule, name) + _CODE_AT[name]).value = code
+    return capsule
 
 
-class _DLManagedTensor(ctypes.Structure):
-    pass
+class _AsUint16:
+    """A bfloat16 array of another library, for NumPy."""
 
+    def __init__(self, source: Any) -> None:
+        self.source = source
+        self.__dlpack_device__ = source.__dlpack_device__
 
-_Deleter = ctypes.CFUNCTYPE(None, ctypes.POINTER(_DLManagedTensor))
-_DLManagedTensor._fields_ = (
-    ("tensor", _DLTensor),
-    ("context", ctypes.c_void_p),
-    ("deleter", _Deleter),
-)
-_CapsuleDestructor = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-
-_api = ctypes.pythonapi
-_new_capsule = _api.PyCapsule_New
-_new_capsule.restype = ctypes.py_object
-_new_capsule.argtypes = (ctypes.c_void_p, ctypes.c_char_p, _CapsuleDestructor)
-_pointer_of = _api.PyCapsule_GetPointer
-_pointer_of.restype = ctypes.c_void_p
-_pointer_of.argtypes = (ctypes.py_object, ctypes.c_char_p)
-_pointer_raw = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(
-    ("PyCapsule_GetPointer", _api)
-)
-_is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p)(
-    ("PyCapsule_IsValid", _api)
-)
-_set_name = _api.PyCapsule_SetName
-_set_name.restype = ctypes.c_int
-_set_name.argtypes = (ctypes.py_object, ctypes.c_char_p)
-_NAME, _USED = b"dltensor", b"used_dltensor"  # capsules keep the pointers: these must live
-
-_exported: dict[int, tuple[Any, ...]] = {}  # address of a managed tensor -> what it borrows
-
-
-@_Deleter
-def _release(managed: Any) -> None:
-    _exported.pop(ctypes.addressof(managed.contents), None)
-
-
-@_CapsuleDestructor
-def _drop(capsule: int) -> None:
-    if _is_valid(capsule, _NAME):  # nobody took it over
-        _exported.pop(_pointer_raw(capsule, _NAME), None)
-
-
-def _export_bfloat16(array: np.ndarray) -> Any:
-    n = array.ndim
-    shape = (ctypes.c_int64 * n)(*array.shape)
-    strides = (ctypes.c_int64 * n)(*(s // 2 for s in array.strides))
-    managed = _DLManagedTensor()
-    t = managed.tensor
-    t.data, t.device_type, t.device_id = array.ctypes.data, _CPU, 0
-    t.ndim, t.code, t.bits, t.lanes = n, _BFLOAT, 16, 1
-    t.shape = ctypes.cast(shape, ctypes.POINTER(ctypes.c_int64))
-    t.strides = ctypes.cast(strides, ctypes.POINTER(ctypes.c_int64))
-    managed.deleter = _release
-    address = ctypes.addressof(managed)
-    _exported[address] = (managed, array, shape, strides)
-    return _new_capsule(address, _NAME, _drop)
-
-
-class _Borrowed:
-    """Elements of another library; gives them back when the last array over them is gone."""
-
-    def __init__(self, managed: Any, interface: dict[str, Any]) -> None:
-        self._managed = managed
-        self.__array_interface__ = interface
-
-    def __del__(self) -> None:
-        if self._managed.deleter:
-            self._managed.deleter(ctypes.byref(self._managed))
-
-
-def _import_bfloat16(capsule: Any) -> np.ndarray | None:
-    """The array of a bfloat16 capsule; None for any other dtype (the capsule stays usable)."""
-    managed = _DLManagedTensor.from_address(_pointer_of(capsule, _NAME))
-    t = managed.tensor
-    if (t.code, t.bits, t.lanes) != (_BFLOAT, 16, 1):
-        return None
-    if t.device_type != _CPU:
-        raise MinidlError("[from_dlpack] the tensor is not in the memory of the CPU")
-    shape = tuple(t.shape[i] for i in range(t.ndim))
-    strides = tuple(2 * t.strides[i] for i in range(t.ndim)) if t.strides else None
-    interface = {
-        "shape": shape,
-        "strides": strides,
-        "typestr": "<u2",
-        "data": ((t.data or 0) + t.byte_offset, False),
-        "version": 3,
-    }
-    _set_name(capsule, _USED)
-    if not np.prod(shape, dtype=np.int64):
-        _Borrowed(managed, {})
-        return np.empty(shape, bfloat16.numpy)
-    return np.asarray(_Borrowed(managed, interface)).view(bfloat16.numpy)
+    def __dlpack__(self, **options: Any) -> Any:
+        return _relabelled(self.source.__dlpack__(**options), _UINT)
 
 
 def _exportable(t: Tensor, what: str, error: type[Exception] = GradientError) -> np.ndarray:
@@ -150,18 +63,17 @@ def _dlpack(
     array = _exportable(self, "exporting the elements", BufferError)
     if stream is not None:
         raise BufferError("a CPU tensor has no stream")
-    if array.dtype != bfloat16.numpy:
-        return array.__dlpack__(max_version=max_version, dl_device=dl_device, copy=copy)
-    if dl_device not in (None, (_CPU, 0)):
-        raise BufferError("a CPU tensor can be exported to the CPU only")
-    if not array.flags.writeable:
-        raise BufferError("read-only bfloat16 tensors cannot be exported; .clone() it first")
-    return _export_bfloat16(array.copy() if copy else array)
+    if any(step < 0 for step in array.strides):  # torch ends the process when it gets one
+        raise BufferError("a tensor with negative strides cannot be exported; .clone() it first")
+    options: dict[str, Any] = {"max_version": max_version, "dl_device": dl_device, "copy": copy}
+    if array.dtype == bfloat16.numpy:
+        return _relabelled(array.view(np.uint16).__dlpack__(**options), _BFLOAT)
+    return array.__dlpack__(**options)
 
 
 def _dlpack_device(self: Tensor) -> tuple[int, int]:
     """(1, 0): the memory of the CPU."""
-    return _CPU, 0
+    return 1, 0
 
 
 def from_dlpack(source: Any) -> Tensor:
@@ -172,14 +84,13 @@ def from_dlpack(source: Any) -> Tensor:
     """
     if not hasattr(source, "__dlpack__"):
         raise DTypeError("[from_dlpack] needs an object with __dlpack__", got=type(source).__name__)
-    array = None
-    if "bfloat16" in str(getattr(source, "dtype", "")):
-        array = _import_bfloat16(source.__dlpack__())
-    if array is None:
-        try:
-            array = np.from_dlpack(source)
-        except (BufferError, RuntimeError, TypeError, ValueError) as error:
-            raise MinidlError(f"[from_dlpack] {error}") from None
+    half = str(getattr(source, "dtype", "")).endswith("bfloat16")
+    try:
+        array = np.from_dlpack(_AsUint16(source) if half else source)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise MinidlError(f"[from_dlpack] {error}") from None
+    if half:
+        array = array.view(bfloat16.numpy)
     if array.dtype not in FROM_NUMPY:
         raise DTypeError("[from_dlpack] minidl has no such dtype", got=str(array.dtype))
     return Tensor(array)
