@@ -142,7 +142,7 @@ def _combine(higher: DType | None, lower: DType | None) -> DType | None:
 
 
 def result_type(*operands: Any) -> DType:
-    """The common dtype of arrays and Python scalars by PyTorch's rule.
+    """The common dtype of tensors, arrays and Python scalars by PyTorch's rule.
 
     Arrays with axes outrank 0-d arrays, which outrank Python scalars; a lower rank matters only
     where its kind (bool < integer < floating point) is higher.
@@ -152,7 +152,8 @@ def result_type(*operands: Any) -> DType:
         if isinstance(x, bool | int | float):
             rank, dtype = 2, of_scalar(x)
         else:
-            rank, dtype = (0 if x.ndim else 1), FROM_NUMPY[x.dtype]
+            dtype = x.dtype if type(x.dtype) is DType else FROM_NUMPY[x.dtype]
+            rank = 0 if x.ndim else 1
         seen = ranks[rank]
         ranks[rank] = dtype if seen is None else _PROMOTE[seen, dtype]
     result = _combine(ranks[0], _combine(ranks[1], ranks[2]))

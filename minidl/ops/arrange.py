@@ -144,7 +144,6 @@ class _Split:
     name = "split"
     fresh = materialize = True
     frees = False
-    fast = None
 
     def __init__(self, join: Any, dim: int) -> None:
         self.join = join

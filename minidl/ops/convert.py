@@ -26,7 +26,25 @@ from minidl.errors import ArgumentError, DTypeError
 from minidl.ops.method import check_tensor, method
 from minidl.tensor import Tensor, as_device
 
-__all__ = ["clone", "is_same_size", "to"]
+__all__ = ["clone", "is_floating_point", "is_same_size", "is_tensor", "numel"]
+
+
+def is_tensor(obj: Any) -> bool:
+    """Whether `obj` is a Tensor."""
+    return type(obj) is Tensor
+
+
+@method("nelement")
+def numel(input: Tensor) -> int:
+    """Number of elements."""
+    check_tensor("numel", "input", input)
+    return input.numel()
+
+
+def is_floating_point(input: Tensor) -> bool:
+    """Whether the dtype is a floating point one."""
+    check_tensor("is_floating_point", "input", input)
+    return input.is_floating_point()
 
 
 @method("clone")
