@@ -1,12 +1,13 @@
 """The command line: `minidl train`, `minidl info`, `minidl verify`.
 
 Exit codes: 0 done; 1 a bar is missed, a check fails, or minidl itself does; 2 bad input; 130
-stopped by Ctrl-C. An error is one line on stderr; `--debug` shows its traceback.
+stopped by Ctrl-C, 143 by SIGTERM. An error is one line on stderr; `--debug` shows its traceback.
 """
 
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -69,7 +70,7 @@ def _explain(error: Exception) -> tuple[str, int]:
             name, extra = _EXTRAS[module]
             return f"this needs {name}: pip install 'minidl[{extra}]'", BAD_INPUT
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}", BAD_INPUT
+        return f"{error.filename or repr('')}: {error.strerror}", BAD_INPUT
     if isinstance(error, MinidlError | OSError | MemoryError):
         return str(error) or type(error).__name__, BAD_INPUT
     kind = type(error).__name__
@@ -79,6 +80,11 @@ def _explain(error: Exception) -> tuple[str, int]:
 def _fail(message: str, code: int) -> int:
     print(f"minidl: {' '.join(message.split())}", file=sys.stderr)
     return code
+
+
+def _stopped(stop: train.Stop, reached: str) -> int:
+    name = "SIGTERM" if stop.signal == signal.SIGTERM else "Ctrl-C"
+    return _fail(f"stopped by {name}{reached}", 128 + (stop.signal or signal.SIGINT))
 
 
 @contextmanager
@@ -163,28 +169,15 @@ def _train(
     debug: bool,
     **overrides: Any,
 ) -> int:
-    chosen = list(dict.fromkeys(recipes))
-    values: dict[str, Any] = {}
-    if config is not None:
-        recipe, values = train.read_config(config)
-        if chosen not in ([], [recipe]):
-            raise ArgumentError(f"{config} is for recipe '{recipe}', not for --recipe {chosen[0]}")
-        chosen = [recipe]
-    values |= {key: value for key, value in overrides.items() if value is not None}
-    values |= dict(train.parse_assignment(text) for text in assignments)
-    if preset is not None and len(chosen) != 1:
-        raise ArgumentError("--preset needs one --recipe")
-    chosen = chosen or [name for name, recipe in train.RECIPES.items() if recipe.by_default]
-    settings = {
-        name: train.resolve(name, own, preset, quick)
-        for name, own in train.split_settings(chosen, values).items()
-    }
-    folders = {name: _folder(out, name, alone=len(chosen) == 1) for name in chosen}
-    for name in chosen:
+    overrides = {key: value for key, value in overrides.items() if value is not None}
+    overrides |= dict(train.parse_assignment(text) for text in assignments)
+    settings = _settings(recipes, config, preset, quick, overrides)
+    folders = {name: _folder(out, name, alone=len(settings) == 1) for name in settings}
+    for name in settings:
         train.prepare(name, settings[name], folders[name])
     outcomes = []
     with train.Stop() as stop:
-        for name in chosen:
+        for name in settings:
             if stop:
                 break
             _log.info("%s: %s", name, train.RECIPES[name].summary)
@@ -192,11 +185,33 @@ def _train(
     _print_result(outcomes, bool(stop), as_json)
     if stop:
         done = ", ".join(outcome.recipe for outcome in outcomes)
-        return _fail(
-            f"stopped by Ctrl-C; what was reached by then is written ({done})", INTERRUPTED
-        )
+        return _stopped(stop, f"; what was reached by then is written ({done})")
     missed = [outcome.recipe for outcome in outcomes if outcome.missed]
     return _fail(f"bar missed: {', '.join(missed)}", MISSED) if missed else 0
+
+
+def _settings(
+    recipes: Sequence[str],
+    config: str | None,
+    preset: str | None,
+    quick: bool,
+    overrides: dict[str, Any],
+) -> dict[str, Any]:
+    """The recipes to run, in order, each with its checked settings."""
+    chosen = list(dict.fromkeys(recipes))
+    values: dict[str, Any] = {}
+    if config is not None:
+        recipe, values = train.read_config(config)
+        if chosen not in ([], [recipe]):
+            raise ArgumentError(f"{config} is for recipe '{recipe}', not for --recipe {chosen[0]}")
+        chosen = [recipe]
+    if preset is not None and len(chosen) != 1:
+        raise ArgumentError("--preset needs one --recipe")
+    chosen = chosen or [name for name, recipe in train.RECIPES.items() if recipe.by_default]
+    return {
+        name: train.resolve(name, own, preset, quick)
+        for name, own in train.split_settings(chosen, values | overrides).items()
+    }
 
 
 def _folder(out: str | None, recipe: str, alone: bool) -> Path | None:
@@ -255,5 +270,5 @@ def _verify(rows: tuple[str, ...], examples: int, as_json: bool) -> int:
     else:
         _say("\n".join([*failed, f"{tally.summary()}; {len(failed)} checks failed"]))
     if stop:
-        return _fail(f"stopped by Ctrl-C after {done} of {len(chosen)} rows", INTERRUPTED)
+        return _stopped(stop, f" after {done} of {len(chosen)} rows")
     return MISSED if failed else 0

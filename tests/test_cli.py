@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import logging
+import math
 import os
 import re
 import signal
@@ -18,11 +19,11 @@ from test_recipes import idx
 
 import minidl
 from minidl.cli import main
-from minidl.models import load_weights
+from minidl.models import MLP, Standardize, load_weights
 from minidl.testing.cases import CASES
-from minidl.train import progress as progress_module
-from minidl.train import read_config, resolve
+from minidl.train import RECIPES, progress as progress_module, read_config, resolve
 from minidl.train.chars import Text, build_model, full_loss, read_text
+from minidl.train.loop import step
 from minidl.train.progress import Progress, Stop
 
 ROOT = Path(__file__).parents[1]
@@ -257,6 +258,9 @@ def test_help_and_version(capsys):
 
 # Bad input
 
+ONE_UPDATE = ["--epochs", "1"]
+for pair in ("batch_size=1000", "lr=1e30", "activation=relu"):
+    ONE_UPDATE += ["--set", pair]
 BAD = [
     (["trian"], "trian"),
     (["train", "--recipe", "digit"], "unknown recipe 'digit'; did you mean 'digits'?"),
@@ -273,10 +277,17 @@ BAD = [
     (chars("--set", "heads=3"), "width must be a multiple of heads"),
     (chars("--set", "gelu=quick"), "gelu: string should match"),
     (chars("--set", "context=100000"), "the text is too short"),
+    (chars("--set", "lr=1e-5"), "must not exceed lr, got min_lr=0.0004, lr=1e-05"),
+    (chars("--set", "sample_length=1000000000"), "less than or equal to 100000"),
+    (chars("--set", "width=" + "[" * 100_000), "width: input should be a valid integer"),
     (chars("--preset", "nanogtp"), "did you mean 'nanogpt'?"),
+    (["train", "--recipe", "digits", "--preset", "nanogpt"], "no preset 'nanogpt'; there are none"),
     (["train", "--preset", "nanogpt"], "--preset needs one --recipe"),
     (["train", "--text", "nowhere.txt"], "nowhere.txt: No such file"),
-    (["train", "--text", "."], "Is a directory"),
+    (["train", "--text", "."], "'.' is not a regular file"),
+    (["train", "--text", ""], "'': No such file"),
+    (["train", "--text", "/dev/zero"], "'/dev/zero' is not a regular file"),
+    (["train", "--text", "fifo"], "'fifo' is not a regular file"),
     (["train", "--text", "empty.txt"], "the text is too short"),
     (["train", "--text", "binary.txt"], "binary.txt is not UTF-8 text"),
     (["train", "--recipe", "digits", "--set", "test_size=0.999"], "every class in both parts"),
@@ -288,9 +299,11 @@ BAD = [
     (["train", "--recipe", "mnist", "--set", "data=mnist"], "200 images but 150 labels"),
     (["train", "--recipe", "mnist", "--set", "data=torn"], "not a complete gzip file"),
     (["verify", "--row", "matmull"], "no row 'matmull'; did you mean 'matmul'?"),
+    (["verify", "--row", "zzzzz"], "attention_bias and "),
     (["verify", "--examples", "0"], "0 is not in the range x>=1"),
     (["train", "--config", "nowhere.json"], "nowhere.json: No such file"),
     (["train", "--config", "text.txt"], "text.txt is not JSON"),
+    (["train", "--config", "deep.json"], "deep.json is not JSON"),
     (["train", "--config", "list.json"], "must be an object with 'recipe'"),
     (["train", "--config", "typo.json"], "must not have the key 'setings'; did you mean"),
     (["train", "--config", "digits.json", "--recipe", "chars"], "is for recipe 'digits'"),
@@ -298,6 +311,8 @@ BAD = [
     (chars("--out", "."), "must be a new or an empty folder"),
     (chars("--out", "text.txt/run"), "Not a directory"),
     (chars("--set", "lr=1e30", "--set", "min_lr=0"), "training diverged"),
+    # one update, which no later loss looks at
+    (["train", "--recipe", "breast-cancer", *ONE_UPDATE], "the model's outputs are not finite"),
 ]
 
 
@@ -311,6 +326,8 @@ def test_bad_input_is_one_line_and_exit_code_2(place, capsys, arguments, rule):
     (place / "empty.txt").touch()
     (place / "binary.txt").write_bytes(b"\x00\xff\xfe" * 1000)
     (place / "list.json").write_text("[]")
+    (place / "deep.json").write_text("[" * 100_000)
+    os.mkfifo(place / "fifo")
     (place / "typo.json").write_text('{"recipe": "digits", "setings": {}}')
     (place / "digits.json").write_text('{"recipe": "digits", "settings": {}}')
     assert main(arguments) == 2
@@ -318,12 +335,42 @@ def test_bad_input_is_one_line_and_exit_code_2(place, capsys, arguments, rule):
     assert captured.out == ""
     *before, line = captured.err.splitlines()
     assert line.startswith("minidl: ") and rule in line
-    assert all(text.split(":")[0] in ("chars", "digits", "mnist") for text in before)  # the log
+    assert all(text.split(":")[0] in RECIPES for text in before)  # the log
 
 
-def test_bad_input_is_found_before_the_first_recipe_starts(place, capsys):
-    assert main(["train", "--text", "nowhere.txt", "--out", "run"]) == 2
-    assert not (place / "run").exists()
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--text", "nowhere.txt"],
+        ["--set", "heads=97"],
+        ["--set", "min_lr=1"],
+        ["--set", "hidden=[0]"],
+        ["--set", "activation=swish"],
+        ["--set", "test_size=0.999"],
+        ["--set", "hidden=[1000000000000]"],
+    ],
+)
+def test_bad_input_is_found_before_the_first_recipe_starts(place, capsys, arguments):
+    assert main(["train", "--recipe", "digits", "--recipe", "chars", *arguments]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1  # no recipe has said its name
+    assert not (place / "runs").exists()
+
+
+def test_a_full_disk_is_said_with_the_file(place, capsys, monkeypatch):
+    def fail(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    assert main(chars("--out", "run")) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "minidl: run/config.json: No space left on device"
+    assert not list((place / "run").iterdir())
+
+
+def test_a_folder_with_a_name_that_is_not_utf_8(place, capsys):
+    out = os.fsdecode(b"run\xff")
+    assert main(chars("--out", out)) == 0
+    assert json.loads((place / out / "metrics.json").read_text())["folder"] == out
 
 
 def test_debug_shows_the_traceback(place, capsys):
@@ -367,16 +414,20 @@ def start(place: Path, *arguments: str) -> subprocess.Popen:
     )
 
 
-def test_ctrl_c_ends_a_run_with_what_was_reached(place):
+@pytest.mark.parametrize(
+    ("number", "code", "name"),
+    [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")],
+)
+def test_a_signal_ends_a_run_with_what_was_reached(place, number, code, name):
     arguments = chars("--steps", "1000000")[1:]
     process = start(place, *arguments)
     metrics = place / "run/metrics.jsonl"
     wait_for(metrics.exists, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, error = process.communicate(timeout=120)
-    assert process.returncode == 130, error
+    assert process.returncode == code, error
     assert "Traceback" not in error
-    assert error.splitlines()[-1].startswith("minidl: stopped by Ctrl-C")
+    assert error.splitlines()[-1].startswith(f"minidl: stopped by {name}; ")
     assert "stopped" in out and "a sample:" in out
     names = {p.name for p in (place / "run").iterdir()}
     assert {"model.safetensors", "metrics.json", "curves.png", "sample.txt"} <= names
@@ -400,15 +451,98 @@ def test_ctrl_c_in_a_classifier(place, recipe):
     assert (place / "run/model.safetensors").exists() and (place / "run/confusion.png").exists()
 
 
-def test_stop_is_a_flag_at_first():
-    before = signal.getsignal(signal.SIGINT)
+def stop_after(monkeypatch, steps: int) -> None:
+    """Send Ctrl-C to this process in the update of that number."""
+    import minidl.train.chars as chars_module
+    import minidl.train.loop as loop_module
+
+    done = 0
+
+    def counted(*args):
+        nonlocal done
+        done += 1
+        if done == steps:
+            signal.raise_signal(signal.SIGINT)
+        return step(*args)
+
+    for module in (chars_module, loop_module):
+        monkeypatch.setattr(module, "step", counted)
+
+
+def test_a_seed_cut_short_is_not_counted(place, capsys, monkeypatch):
+    stop_after(monkeypatch, 8)  # six belong to the first seed
+    assert main(chars("--seeds", "3", "--out", "run")) == 130
+    metrics = json.loads((place / "run/metrics.json").read_text())["metrics"]
+    assert len(metrics["val_loss"]["values"]) == 1 and not metrics["val_loss_is_estimate"]
+    assert "every position" in capsys.readouterr().out
+
+
+def test_a_seed_of_a_classifier_cut_short_is_not_counted(place, capsys, monkeypatch):
+    stop_after(monkeypatch, 8)
+    few = ["--seeds", "3", "--epochs", "6", "--set", "batch_size=1500", "--set", "hidden=[8]"]
+    assert main(["train", "--recipe", "digits", *few, "--json"]) == 130
+    (run,) = json.loads(capsys.readouterr().out)["runs"]
+    assert len(run["metrics"]["test"]["accuracy"]["values"]) == 1
+    assert "one seed" in run["results"][0]["measure"]
+
+
+@pytest.mark.parametrize(("update", "folds"), [(30, 1), (90, 2)], ids=["second fold", "all rows"])
+def test_a_fold_cut_short_is_not_counted_nor_written(place, capsys, monkeypatch, update, folds):
+    from sklearn.datasets import load_breast_cancer
+    from sklearn.model_selection import StratifiedKFold
+
+    stop_after(monkeypatch, update)  # either fold has 24 updates, the fit on all rows 48
+    few = ["--epochs", "4", "--set", "folds=2", "--set", "batch_size=48", "--set", "hidden=[8]"]
+    assert main(["train", "--recipe", "breast-cancer", *few, "--out", "run", "--json"]) == 130
+    (run,) = json.loads(capsys.readouterr().out)["runs"]
+    assert run["metrics"]["folds"] == folds
+    assert ("one fold" if folds == 1 else "mean of 2 folds") in run["results"][0]["measure"]
+    x, y = load_breast_cancer(return_X_y=True)
+    split = list(StratifiedKFold(2, shuffle=True, random_state=0).split(x, 1 - y))
+    model = MLP((30, 8, 1), scaler=Standardize(np.zeros(30), np.ones(30)))
+    load_weights(model, "run/model.safetensors")
+    inside, _ = split[folds - 1]
+    assert np.allclose(model.scaler.mean.numpy(), x[inside].mean(0), rtol=1e-4)
+
+
+def test_ctrl_c_in_the_evaluation(place, capsys, monkeypatch):
+    import minidl.train.chars as chars_module
+
+    def interrupted(model, ids, stop):
+        assert (place / "run/model.safetensors").exists()  # a second Ctrl-C would cost it
+        signal.raise_signal(signal.SIGINT)
+        loss = full_loss(model, ids, stop)
+        assert math.isnan(loss)  # no window was computed
+        return loss
+
+    monkeypatch.setattr(chars_module, "full_loss", interrupted)
+    assert main(chars("--out", "run")) == 130
+    metrics = json.loads((place / "run/metrics.json").read_text())["metrics"]
+    assert metrics["val_loss"]["mean"] == lines(place / "run")[-1]["val_loss_estimate"]
+    assert metrics["val_loss_is_estimate"] is True
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stop_is_a_flag_at_first(number):
+    before = signal.getsignal(number)
     with Stop() as stop:
         assert not stop
-        signal.raise_signal(signal.SIGINT)
-        assert stop
+        signal.raise_signal(number)
+        assert stop and stop.signal == number
         with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+    assert signal.getsignal(number) is before
+
+
+def test_stop_leaves_an_ignored_signal_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in `minidl train &` of a script
+    try:
+        with Stop() as stop:
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+            assert not stop
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_interrupt_before_the_start(place, capsys, monkeypatch):

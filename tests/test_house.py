@@ -4,12 +4,14 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 import tomllib
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+from test_budgets import code_lines, python_files
 
 ROOT = Path(__file__).parents[1]
 TOP_LEVEL = {
@@ -176,6 +178,12 @@ def test_stub_is_what_its_generator_says():
 # Dependencies
 
 
+def test_the_tests_need_no_other_extra():
+    """The README's second command also stands alone: it brings what the tests run."""
+    (own,) = (r for r in project()["optional-dependencies"]["test"] if r.startswith("minidl["))
+    assert set(re.findall(r"\w+", own)) == {"minidl", "train", "verify"}
+
+
 def test_core_dependencies():
     assert {distribution(r) for r in project()["dependencies"]} == CORE
 
@@ -184,6 +192,8 @@ def test_python_versions():
     stated = [c.rpartition(" ")[2] for c in project()["classifiers"] if ":: Python :: 3." in c]
     assert project()["requires-python"] == f">={stated[0]}"
     assert f"Python {stated[0]}-{stated[-1]}" in readme()
+    ci = (ROOT / ".ci/run").read_text(encoding="utf-8")
+    assert f"for version in {' '.join(stated)}; do" in ci
 
 
 # README and continuous integration
@@ -221,6 +231,25 @@ def test_readme_map_names_what_exists():
     units -= {"__init__", "__main__", "__pycache__"}
     missing = {u for u in units if not re.search(rf"`minidl/{u}(/|\.py)`", readme())}
     assert not missing, f"not on the map: {sorted(missing)}"
+
+
+def test_readme_operator_is_one_of_ours():
+    section = readme().split("## Adding an operator")[1].split("\n## ")[0]
+    indented = "\n".join(re.findall(r"^(?: {4}.*|)$", section, flags=re.M)).strip("\n")
+    code = textwrap.dedent(indented) + "\n"
+    assert "@sin.gradient" in code
+    sources = [p.read_text(encoding="utf-8") for p in (ROOT / "minidl/ops").glob("*.py")]
+    assert any(code in source for source in sources)
+    row = re.search(r"`(_unary\(.*?\))`", section)
+    table = (ROOT / "minidl/testing/cases/transcendental.py").read_text(encoding="utf-8")
+    assert row and row[1] in table
+
+
+def test_readme_says_how_much_there_is_to_read():
+    said = re.search(r"about (\d),(\d)00 lines of code", readme())
+    files = python_files("dtypes.py", "tensor", "autograd")
+    counted = sum(len(code_lines(p.read_text(encoding="utf-8"))) for p in files)
+    assert said and abs(int(said[1] + said[2] + "00") - counted) <= 100, counted
 
 
 def test_readme_example_trains():

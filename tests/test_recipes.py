@@ -13,8 +13,7 @@ from minidl import nn
 from minidl.errors import ArgumentError, MinidlError, ShapeError
 from minidl.evaluate import CharTrigram, binary_metrics, confusion, multiclass_metrics
 from minidl.models import GPT, MLP, Standardize, load_weights, weights_bytes
-from minidl.train import RECIPES, Stop, resolve, run_recipe
-from minidl.train import folder as folders
+from minidl.train import RECIPES, Stop, folder as folders, plots, resolve, run_recipe
 from minidl.train.chars import Text, full_loss, grid, read_text, sample_batch
 from minidl.train.images import read_idx
 from minidl.train.loop import mean_and_deviation, predict, step
@@ -69,8 +68,8 @@ def test_gpt_generates():
     assert tuple(ids.shape) == (1, 21) and ids.dtype == minidl.int64
     assert ids.numpy().min() >= 0 and ids.numpy().max() < 11
     assert model.training
-    greedy = [model.generate(start, 6, temperature=0).numpy() for _ in range(2)]
-    assert np.array_equal(*greedy)
+    greedy, again, close = (model.generate(start, 6, t).numpy() for t in (0, 0, 1e-320))
+    assert np.array_equal(greedy, again) and np.array_equal(greedy, close)
     with pytest.raises(ArgumentError, match="temperature"):
         model.generate(start, 1, temperature=-1)
 
@@ -80,6 +79,11 @@ def test_gpt_refuses_what_does_not_fit():
         small_gpt(heads=3)
     with pytest.raises(ShapeError, match="length <= 8"):
         small_gpt()(minidl.zeros((1, 9), dtype=minidl.int64))
+    with pytest.raises(ShapeError, match="a token to start from"):
+        small_gpt().generate(minidl.zeros((1, 0), dtype=minidl.int64), 2)
+    for name in ("vocab", "context", "layers", "heads"):
+        with pytest.raises(ArgumentError, match=f"must be positive, got .*'{name}': 0"):
+            small_gpt(**{name: 0})
 
 
 def test_gpt_learns_a_cycle():
@@ -166,6 +170,16 @@ def test_weights_refuse_other_files(tmp_path):
     path.write_bytes(weights_bytes(small_gpt(width=32)))
     with pytest.raises(MinidlError, match=r"wte\.weight"):
         load_weights(small_gpt(), path)
+
+
+@pytest.mark.parametrize("aliases", ["{torn", "[1]", '{"a": "nowhere"}', '{"a": []}'])
+def test_weights_refuse_damaged_aliases(tmp_path, aliases):
+    from safetensors.numpy import save
+
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(save({"weight": np.zeros(2)}, metadata={"aliases": aliases}))
+    with pytest.raises(ArgumentError, match="'aliases' must map names to stored ones"):
+        load_weights(nn.Linear(1, 2), path)
 
 
 # Baseline
@@ -336,6 +350,14 @@ def test_multiclass_metrics_by_hand():
     ]
 
 
+def test_measures_refuse_values():
+    with pytest.raises(ArgumentError, match=r"lie in \[0, 2\), got 0 to 5"):
+        confusion([0, 5], [0, 1], 2)
+    for y, scores in (([0, 2], [0.1, 0.9]), ([0, 1], [0.1, math.nan])):
+        with pytest.raises(ArgumentError, match="0 or 1, scores finite"):
+            binary_metrics(y, scores)
+
+
 @pytest.mark.parametrize("measure", [binary_metrics, multiclass_metrics])
 @pytest.mark.parametrize("pair", [([], []), ([0, 1], [0]), ([[0]], [[0]])])
 def test_measures_refuse_shapes(measure, pair):
@@ -361,6 +383,33 @@ def test_divergence_is_said():
     assert np.array_equal(model.weight.detach().numpy(), before)
 
 
+def test_no_more_threads_than_cores(tmp_path, monkeypatch):
+    import threadpoolctl
+
+    asked = []
+
+    class Enough(Exception):
+        pass
+
+    def limits(threads, user_api):
+        asked.append(threads)
+        raise Enough
+
+    monkeypatch.setattr(threadpoolctl, "threadpool_limits", limits)
+    for threads in (1, 10**6, None):
+        settings = resolve("digits", {"threads": threads})
+        with pytest.raises(Enough):
+            run_recipe("digits", settings, tmp_path / str(threads), Stop())
+    assert asked == [1, folders.cores(), None]
+
+
+def test_predict_says_that_training_diverged():
+    model = nn.Linear(2, 1)
+    x = np.array([[1, np.inf]], dtype=np.float32)
+    with pytest.raises(MinidlError, match="diverged: the model's outputs are not finite"):
+        predict(model, x)
+
+
 def test_predict_goes_by_batches():
     model = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.9))
     x = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
@@ -383,8 +432,9 @@ def test_write_atomic_keeps_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(folders.os, "replace", fail)
-    with pytest.raises(OSError, match="space"):
+    with pytest.raises(OSError, match="space") as caught:
         folders.write_atomic(path, "new")
+    assert caught.value.filename == str(path)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
     assert path.read_text() == "old"
 
@@ -418,6 +468,19 @@ def test_curves_are_drawn(tmp_path):
     empty = pixels(curves("title", "step", [], "seed", panels), tmp_path)
     assert drawn.shape == empty.shape
     assert (drawn != empty).any()
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_epochs_are_whole_numbers_on_the_axis(monkeypatch, epochs):
+    drawn = []
+    make = plots._figure
+    monkeypatch.setattr(plots, "_figure", lambda *size: drawn.append(make(*size)) or drawn[0])
+    rows = [{"x": i + 1, "seed": 0, "a": 0.5} for i in range(epochs)]
+    curves("title", "epoch", rows, "seed", [Panel("value", {"a": "first"})])
+    (axes,) = drawn[0].axes
+    low, high = axes.get_xlim()
+    shown = [tick for tick in axes.get_xticks() if low <= tick <= high]
+    assert shown == [*range(1, epochs + 1)]
 
 
 def test_confusions_are_drawn(tmp_path):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.errors import ShapeError
+from minidl.errors import ArgumentError, ShapeError
 
 _NO_DENOMINATOR: Any = {"zero_division": 0}
 
@@ -20,6 +20,8 @@ def binary_metrics(y_true: Any, scores: Any, threshold: float = 0.5) -> dict[str
     from sklearn import metrics
 
     y_true, scores = _same_length("binary_metrics", y_true, scores)
+    if not np.isin(y_true, (0, 1)).all() or not np.isfinite(scores).all():
+        raise ArgumentError("y_true must be 0 or 1, scores finite", operator="binary_metrics")
     predicted = (scores >= threshold).astype(np.int64)
     both = 0 < y_true.sum() < len(y_true)
     precision, recall, f1, _ = metrics.precision_recall_fscore_support(
@@ -54,10 +56,17 @@ def multiclass_metrics(y_true: Any, predicted: Any) -> dict[str, float]:
 
 
 def confusion(y_true: Any, predicted: Any, classes: int) -> np.ndarray:
-    """Counts (classes, classes) int64: rows are the true class, columns the predicted one."""
+    """Counts (classes, classes) int64: rows are the true class, columns the predicted one.
+
+    y_true, predicted: (N,) class indices in [0, classes).
+    """
     from sklearn import metrics
 
     y_true, predicted = _same_length("confusion", y_true, predicted)
+    low, high = min(y_true.min(), predicted.min()), max(y_true.max(), predicted.max())
+    if low < 0 or high >= classes:  # scikit-learn would leave them out of the counts
+        rule = f"class indices must lie in [0, {classes})"
+        raise ArgumentError(rule, operator="confusion", got=f"{low} to {high}")
     return metrics.confusion_matrix(y_true, predicted, labels=np.arange(classes))
 
 

@@ -11,6 +11,8 @@ from minidl.autograd import no_grad
 from minidl.errors import ArgumentError, ShapeError
 from minidl.tensor import Tensor
 
+_GREEDY = 1e-6  # below, sampling is taking the likeliest token
+
 
 class CausalSelfAttention(nn.Module):
     """Attention of every position to itself and those before it.
@@ -100,6 +102,9 @@ class GPT(nn.Module):
         gelu: str = "none",
     ) -> None:
         super().__init__()
+        sizes = {"vocab": vocab, "context": context, "layers": layers, "heads": heads}
+        if min(sizes.values()) < 1:
+            raise ArgumentError("sizes must be positive", operator="GPT", got=str(sizes))
         self.context = context
         self.wte = nn.Embedding(vocab, width)
         self.wpe = nn.Embedding(context, width)
@@ -136,19 +141,25 @@ class GPT(nn.Module):
     def generate(self, ids: Tensor, length: int, temperature: float = 1.0) -> Tensor:
         """Return `ids`: (B, T) followed by `length` sampled tokens: (B, T + length) int64.
 
-        Every step reads the last `context` tokens again; there is no cache. Temperature 0 takes
-        the likeliest token.
+        Every step reads the last `context` tokens again; there is no cache. Temperature 0, or one
+        so small that the logits divided by it would overflow, takes the likeliest token.
         """
         if temperature < 0:
             raise ArgumentError(
                 "temperature must not be negative", operator="GPT", got=str(temperature)
+            )
+        if ids.dim() != 2 or not ids.shape[1]:
+            raise ShapeError(
+                "ids must be (batch, length) with a token to start from",
+                operator="GPT",
+                got=str(tuple(ids.shape)),
             )
         was_training = self.training
         self.eval()
         with no_grad():
             for _ in range(length):
                 logits = self(ids[:, -self.context :])[:, -1]
-                if temperature == 0:
+                if temperature < _GREEDY:
                     token = logits.argmax(-1, keepdim=True)
                 else:
                     token = ops.multinomial(F.softmax(logits / temperature, dim=-1), 1)

@@ -40,8 +40,8 @@ def weights_bytes(module: nn.Module) -> bytes:
 def load_weights(module: nn.Module, path: str | Path) -> None:
     """Load what `weights_bytes` wrote into a module of the same shape.
 
-    Raises ArgumentError for a file that is not in safetensors format, and what `load_state_dict`
-    raises for names or shapes that do not fit.
+    Raises ArgumentError for a file that is not in safetensors format or is damaged, and what
+    `load_state_dict` raises for names or shapes that do not fit.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -51,6 +51,9 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
             state = {name: ops.tensor(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ArgumentError(f"{path} is not a safetensors file: {error}") from error
-    for name, target in json.loads(metadata.get(_ALIASES, "{}")).items():
-        state[name] = state[target]
+    try:
+        aliases = json.loads(metadata.get(_ALIASES, "{}"))
+        state |= {name: state[stored] for name, stored in aliases.items()}
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise ArgumentError(f"{path}: '{_ALIASES}' must map names to stored ones") from error
     module.load_state_dict(state)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,9 @@ from minidl.evaluate import CharTrigram
 from minidl.models import GPT, weights_bytes
 from minidl.optim import AdamW
 from minidl.optim.lr_scheduler import warmup_cosine
-from minidl.train.loop import Line, Outcome, Run, mean_and_deviation, step
+from minidl.train.loop import Line, Outcome, Run, diverged, mean_and_deviation, step
 from minidl.train.plots import Panel, curves
-from minidl.train.progress import Progress
+from minidl.train.progress import Progress, Stop
 from minidl.train.settings import Chars
 
 _WINDOWS = 64  # windows of one evaluation batch, and of the estimate between the steps
@@ -38,8 +40,8 @@ class Text:
         needed = max(context + 1, 20)
         if len(self.vocab) < 2 or min(self.split, len(text) - self.split) < needed:
             raise ArgumentError(
-                f"the text is too short: both its parts need {needed} characters for a context of "
-                f"{context}, and two different ones",
+                f"the text is too short: it needs two different characters, and {needed} in each "
+                f"part (training, validation) for a context of {context}",
                 got=f"{len(text)} characters, {len(self.vocab)} different",
             )
 
@@ -57,13 +59,16 @@ class Text:
 def read_text(path: str | None) -> str:
     """Read a UTF-8 file (line ends become newlines), or the topics of Python's own help.
 
-    Raises OSError if it cannot be read, ArgumentError if it is not UTF-8 text.
+    Raises OSError if it cannot be read, ArgumentError if it is not a file of UTF-8 text.
     """
     if path is None:
         import pydoc_data.topics
 
         topics = pydoc_data.topics.topics
         return "\n".join(topics[name] for name in sorted(topics))
+    # It is read twice, to check and to train; a pipe has nothing the second time, a device no end.
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ArgumentError(f"'{path}' is not a regular file")
     try:
         text = Path(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -91,10 +96,11 @@ def grid(ids: np.ndarray, context: int) -> tuple[np.ndarray, np.ndarray]:
     return ids[:used].reshape(count, context), ids[1 : used + 1].reshape(count, context)
 
 
-def full_loss(model: GPT, ids: np.ndarray) -> float:
+def full_loss(model: GPT, ids: np.ndarray, stop: Stop | None = None) -> float:
     """Mean cross entropy in nats over every position of `ids` but the first, each once.
 
-    Windows of the model's context follow each other; the last one may be shorter.
+    Windows of the model's context follow each other; the last one may be shorter. Once asked to
+    stop, it returns the mean over those done, NaN for none.
     """
     inputs, targets = grid(ids, model.context)
     batches = [
@@ -103,19 +109,32 @@ def full_loss(model: GPT, ids: np.ndarray) -> float:
     ]
     if rest := (len(ids) - 1) % model.context:
         batches.append((ids[None, -rest - 1 : -1], ids[None, -rest:]))
-    return _loss(model, batches)
+    return _loss(model, batches, stop)
 
 
-def _loss(model: GPT, batches: list[tuple[np.ndarray, np.ndarray]]) -> float:
+def estimate_loss(model: GPT, ids: np.ndarray) -> float:
+    """The same over `_WINDOWS` of the full windows, spread evenly: enough to follow a training."""
+    inputs, targets = grid(ids, model.context)
+    spread = np.unique(np.linspace(0, len(inputs) - 1, _WINDOWS).astype(np.int64))
+    return _loss(model, [(inputs[spread], targets[spread])])
+
+
+def _loss(
+    model: GPT, batches: list[tuple[np.ndarray, np.ndarray]], stop: Stop | None = None
+) -> float:
     was_training = model.training
     model.eval()
-    total = count = 0
+    total, count = 0.0, 0
     with no_grad():
         for x, y in batches:
+            if stop:
+                break
             total += model.loss(ops.tensor(x), ops.tensor(y), reduction="sum").item()
             count += y.size
     model.train(was_training)
-    return total / count
+    if not math.isfinite(total):
+        raise diverged(f"the validation loss is {total}")
+    return total / count if count else math.nan
 
 
 def build_model(settings: Chars, vocab: int) -> GPT:
@@ -142,40 +161,44 @@ def build_optimizer(settings: Chars, model: GPT) -> tuple[AdamW, Any]:
 
 
 def check_chars(settings: Chars) -> None:
-    """Refuse a text that cannot be used, before any recipe has started."""
-    Text(read_text(settings.text), settings.val_fraction, settings.context)
+    """Refuse a text, a model or a schedule that cannot be, before any recipe has started."""
+    if settings.min_lr > settings.lr:
+        raise ArgumentError(
+            "recipe 'chars': min_lr, where the learning rate ends, must not exceed lr",
+            got=f"min_lr={settings.min_lr:g}, lr={settings.lr:g}",
+        )
+    text = Text(read_text(settings.text), settings.val_fraction, settings.context)
+    build_model(settings, len(text.vocab))
 
 
 def run_chars(run: Run) -> Outcome:
     """Train on the first part of the text, compare with a trigram on the last, write a sample."""
     settings: Chars = run.settings
     text = Text(read_text(settings.text), settings.val_fraction, settings.context)
+    run.folder.write_json("vocabulary.json", text.vocab)
     trigram = CharTrigram(text.train, len(text.vocab))
     baseline = trigram.loss(text.ids, text.split + 1)
     losses: list[float] = []
-    sample = ""
+    estimated, sample = False, ""
     with Progress(run.recipe, settings.steps * settings.seeds) as progress:
         for seed in range(settings.seed, settings.seed + settings.seeds):
-            if run.stop and losses:
-                break
             model = _train(run, progress, text, seed)
-            estimates = [r["val_loss_estimate"] for r in run.folder.rows if r["seed"] == seed]
-            # After Ctrl-C nobody wants to wait for every position.
-            if run.stop and estimates:
-                losses.append(estimates[-1])
-            else:
-                losses.append(full_loss(model, text.validation))
-            if len(losses) == 1:
+            if run.stop and losses:
+                break  # a seed cut short says nothing beside complete ones
+            if not losses:
                 run.folder.write("model.safetensors", weights_bytes(model))
                 sample = _sample(run, model, text)
                 run.folder.write("sample.txt", sample)
+            loss = full_loss(model, text.validation, run.stop)
+            if estimated := bool(run.stop):  # nobody wants to wait for every position
+                loss = estimate_loss(model, text.validation)
+            losses.append(loss)
     summary = mean_and_deviation(losses)
     loss = summary["mean"]
     _draw(run, baseline, loss)
-    run.folder.write_json("vocabulary.json", text.vocab)
     metrics = {
         "val_loss": summary,
-        "val_loss_is_estimate": bool(run.stop),
+        "val_loss_is_estimate": estimated,
         "val_bits_per_character": loss / math.log(2),
         "trigram_loss": baseline,
         "trigram_weights": trigram.weights,
@@ -183,7 +206,7 @@ def run_chars(run: Run) -> Outcome:
         "characters": {"train": text.split, "validation": len(text.validation)},
         "vocabulary": len(text.vocab),
     }
-    kind = "estimated" if run.stop else "every position"
+    kind = "estimated" if estimated else "every position"
     kind += f", mean of {len(losses)} seeds" if len(losses) > 1 else ""
     measure = f"validation loss in nats, {kind}"
     line = Line(measure, loss, "interpolated trigram", baseline, loss < baseline)
@@ -196,27 +219,23 @@ def _train(run: Run, progress: Progress, text: Text, seed: int) -> GPT:
     rng = np.random.default_rng(seed)
     model = build_model(settings, len(text.vocab))
     optimizer, schedule = build_optimizer(settings, model)
-    inputs, targets = grid(text.validation, settings.context)
-    spread = np.unique(np.linspace(0, len(inputs) - 1, _WINDOWS).astype(np.int64))
-    estimate = [(inputs[spread], targets[spread])]
-    total = count = 0
-    for number in range(1, settings.steps + 1):
-        if run.stop:
-            break
+    losses: list[float] = []  # since the last row of the metrics
+    number = 0
+    while number < settings.steps and not run.stop:
+        number += 1
         x, y = sample_batch(text.train, settings.batch_size, settings.context, rng)
         loss = model.loss(ops.tensor(x), ops.tensor(y))
-        value = step(loss, optimizer, schedule, settings.grad_clip)
-        total, count = total + value, count + 1
-        progress.advance(loss=value)
-        if number % settings.eval_every == 0 or number == settings.steps:
+        losses.append(step(loss, optimizer, schedule, settings.grad_clip))
+        progress.advance(loss=losses[-1])
+        if number % settings.eval_every == 0 or number == settings.steps or run.stop:
             run.folder.log(
                 x=number,
                 seed=seed,
-                train_loss=total / count,
-                val_loss_estimate=_loss(model, estimate),
+                train_loss=sum(losses) / len(losses),
+                val_loss_estimate=estimate_loss(model, text.validation),
                 lr=optimizer.param_groups[0]["lr"],
             )
-            total = count = 0
+            losses.clear()
     return model
 
 

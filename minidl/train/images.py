@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import zlib
 from pathlib import Path
@@ -23,6 +24,7 @@ from minidl.train.progress import Progress
 from minidl.train.settings import Classifier, Digits, Mnist
 
 _CLASSES = 10
+_DIGITS_ROWS, _DIGITS_PIXELS, _MNIST_PIXELS = 1797, 8 * 8, 28 * 28
 _DIGITS_BAR, _MNIST_BAR = 0.97, 0.98
 # name of an IDX file -> its magic number: type unsigned byte, and the number of axes
 _IDX = {"images-idx3-ubyte": 0x0803, "labels-idx1-ubyte": 0x0801}
@@ -45,12 +47,7 @@ def run_digits(run: Run) -> Outcome:
     settings: Digits = run.settings
     x, y = load_digits(return_X_y=True)
     x, y = (x / 16).astype(np.float32), y.astype(np.int64)
-    test = round(settings.test_size * len(y))
-    if not _CLASSES <= test <= len(y) - _CLASSES:
-        raise ArgumentError(
-            f"test_size must leave every class in both parts of {len(y)} images",
-            got=str(settings.test_size),
-        )
+    test = _test_rows(settings)
 
     def split(seed: int) -> Split:
         inside, outside = train_test_split(
@@ -62,8 +59,25 @@ def run_digits(run: Run) -> Outcome:
     return _classify(run, parts, _DIGITS_BAR)
 
 
+def check_digits(settings: Digits) -> None:
+    """Refuse a split or a model that cannot be, before any recipe has started."""
+    _test_rows(settings)
+    MLP((_DIGITS_PIXELS, *settings.hidden, _CLASSES), settings.activation)
+
+
+def _test_rows(settings: Digits) -> int:
+    rows = round(settings.test_size * _DIGITS_ROWS)
+    if not _CLASSES <= rows <= _DIGITS_ROWS - _CLASSES:
+        raise ArgumentError(
+            f"test_size must leave every class in both parts of {_DIGITS_ROWS} images",
+            got=str(settings.test_size),
+        )
+    return rows
+
+
 def check_mnist(settings: Mnist) -> None:
-    """Refuse a folder without the files, before any recipe has started."""
+    """Refuse missing files or a model that cannot be, before any recipe has started."""
+    MLP((_MNIST_PIXELS, *settings.hidden, _CLASSES), settings.activation)
     folder = _mnist_folder(settings.data)
     for part in ("train", "t10k"):
         for name in _IDX:
@@ -123,14 +137,14 @@ def read_idx(path: Path, magic: int) -> np.ndarray:
 def _classify(run: Run, splits: list[Split], bar: float) -> Outcome:
     """Train one MLP per split with the seeds that follow each other, and report their mean."""
     settings: Classifier = run.settings
-    steps = [-(-len(part.y) // settings.batch_size) * settings.epochs for part in splits]
+    steps = [math.ceil(len(part.y) / settings.batch_size) * settings.epochs for part in splits]
     scores: list[dict[str, float]] = []
     matrix = np.zeros((_CLASSES, _CLASSES), dtype=np.int64)
     with Progress(run.recipe, sum(steps)) as progress:
         for index, (part, total) in enumerate(zip(splits, steps, strict=True)):
-            if run.stop and scores:
-                break
             model = _train(run, progress, part, settings.seed + index, total)
+            if run.stop and scores:
+                break  # a seed cut short says nothing beside complete ones
             predicted = predict(model, part.x_test).argmax(1)
             scores.append(multiclass_metrics(part.y_test, predicted))
             matrix += confusion(part.y_test, predicted, _CLASSES)
@@ -160,18 +174,16 @@ def _train(run: Run, progress: Progress, part: Split, seed: int, total: int) -> 
         accuracy = float((logits.argmax(1) == part.y_test).mean())
         return {"seed": seed, "test_loss": loss, "test_accuracy": accuracy}
 
-    fit(
-        *(run, progress, model, F.cross_entropy, part.x, part.y, optimizer, schedule),
-        after_epoch=after_epoch,
-    )
+    loss = F.cross_entropy
+    fit(run, progress, model, loss, part.x, part.y, optimizer, schedule, after_epoch)
     return model
 
 
 def _draw(run: Run, matrix: np.ndarray, bar: float) -> None:
-    losses = Panel("cross entropy", {"train_loss": "training", "test_loss": "test"})
+    losses = Panel("cross entropy, nats", {"train_loss": "training", "test_loss": "test"})
     accuracy = Panel("test accuracy", {"test_accuracy": "test"}, {"bar": bar})
     picture = curves(run.recipe, "epoch", run.folder.rows, "seed", [losses, accuracy])
     run.folder.write("curves.png", picture)
     labels = [str(digit) for digit in range(_CLASSES)]
-    title = f"{run.recipe}: test images of all seeds"
-    run.folder.write("confusion.png", confusions(title, {"MLP": matrix}, labels))
+    picture = confusions(f"{run.recipe}: test images", {"MLP": matrix}, labels)
+    run.folder.write("confusion.png", picture)

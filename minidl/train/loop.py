@@ -64,6 +64,11 @@ class Run:
     stop: Stop
 
 
+def diverged(what: str) -> MinidlError:
+    """The error of a training whose numbers left the finite ones."""
+    return MinidlError(f"training diverged: {what}; try a lower learning rate")
+
+
 def step(loss: Tensor, optimizer: Optimizer, scheduler: Any = None, clip: float = 0.0) -> float:
     """Do one update from `loss` and return its value; `clip` bounds the gradients' joint norm.
 
@@ -71,10 +76,8 @@ def step(loss: Tensor, optimizer: Optimizer, scheduler: Any = None, clip: float 
     """
     value = loss.item()
     if not math.isfinite(value):
-        raise MinidlError(
-            f"training diverged: the loss is {value} at a learning rate of "
-            f"{optimizer.param_groups[0]['lr']:.3g}; try a lower one"
-        )
+        rate = optimizer.param_groups[0]["lr"]
+        raise diverged(f"the loss is {value} at a learning rate of {rate:.3g}")
     optimizer.zero_grad()
     loss.backward()
     if clip:
@@ -121,13 +124,19 @@ def fit(
 
 
 def predict(model: nn.Module, x: np.ndarray, batch_size: int = 1024) -> np.ndarray:
-    """Return the outputs for `x`: (N, F) in eval mode, as an array (N, ...)."""
+    """Return the outputs for `x`: (N, F) in eval mode, as an array (N, ...).
+
+    Raises MinidlError if one of them is infinite or NaN: the last update may have done it.
+    """
     model.eval()
     with no_grad():
         parts = [
             model(ops.tensor(x[i : i + batch_size])).numpy() for i in range(0, len(x), batch_size)
         ]
-    return np.concatenate(parts)
+    outputs = np.concatenate(parts)
+    if not np.isfinite(outputs).all():
+        raise diverged("the model's outputs are not finite")
+    return outputs
 
 
 def mean_and_deviation(values: list[float]) -> dict[str, Any]:

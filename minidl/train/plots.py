@@ -36,6 +36,7 @@ def curves(
             style = {"color": f"C{len(panel.series) + offset}", "linestyle": "--", "linewidth": 1.2}
             place.axhline(level, label=f"{label} {level:.4g}", **style)
         place.set_xlabel(xlabel)
+        place.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)  # no epoch 1.04
         place.set_ylabel(panel.ylabel)
         place.grid(alpha=0.25)
         if place.lines:

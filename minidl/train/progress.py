@@ -1,4 +1,4 @@
-"""Progress on stderr, and Ctrl-C as a question that the loop asks between two steps."""
+"""Progress on stderr, and signals as a question that the loop asks between two steps."""
 
 from __future__ import annotations
 
@@ -57,29 +57,37 @@ class Progress:
 
 
 class Stop:
-    """True once Ctrl-C was pressed inside the block; a second Ctrl-C raises KeyboardInterrupt."""
+    """True once Ctrl-C or SIGTERM came inside the block; a second one raises KeyboardInterrupt.
+
+    `signal` is the one that came. A signal that is ignored, as the shell has it for background
+    jobs, stays ignored.
+    """
 
     def __init__(self) -> None:
-        self._asked = False
-        self._before: Any = None
+        self.signal: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
 
     def __bool__(self) -> bool:
-        return self._asked
+        return self.signal is not None
 
     def __enter__(self) -> Stop:
         # Python delivers signals to the main thread only, and lets no other set a handler.
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._handle)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                # None is a handler that was not set from Python, and cannot be put back.
+                if (handler := signal.getsignal(number)) not in (signal.SIG_IGN, None):
+                    self._before[number] = handler
+                    signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._asked:
+        if self:
             raise KeyboardInterrupt
-        self._asked = True
+        self.signal = signal.Signals(number)
 
 
 def _shown(values: dict[str, float | int | str]) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from minidl.train.chars import check_chars, run_chars
-from minidl.train.folder import RunFolder, check_out
-from minidl.train.images import check_mnist, run_digits, run_mnist
+from minidl.train.folder import RunFolder, check_out, cores
+from minidl.train.images import check_digits, check_mnist, run_digits, run_mnist
 from minidl.train.loop import Outcome, Run
 from minidl.train.progress import Stop
 from minidl.train.settings import (
@@ -23,7 +23,7 @@ from minidl.train.settings import (
     check_names,
     names,
 )
-from minidl.train.tabular import run_breast_cancer
+from minidl.train.tabular import check_breast_cancer, run_breast_cancer
 
 # What a run may differ in from its defaults and still be held to its bar.
 _NEUTRAL = ("seed", "data", "threads")
@@ -53,6 +53,7 @@ _TABLE = (
         run_digits,
         (*_PLOTTING, "sklearn"),
         {"seeds": 1, "epochs": 8},
+        check=check_digits,
     ),
     Recipe(
         "breast-cancer",
@@ -61,6 +62,7 @@ _TABLE = (
         run_breast_cancer,
         (*_PLOTTING, "sklearn"),
         {"epochs": 8},
+        check=check_breast_cancer,
     ),
     Recipe(
         "chars",
@@ -158,7 +160,9 @@ def run_recipe(name: str, settings: Any, out: Path | None, stop: Stop) -> Outcom
     folder = RunFolder.create(name, out)
     folder.write_config(name, settings)
     try:
-        with threadpool_limits(settings.threads, user_api="blas"):
+        # More threads than cores wait for each other: such a run hardly moves.
+        threads = settings.threads and min(settings.threads, cores())
+        with threadpool_limits(threads, user_api="blas"):
             outcome = recipe.run(Run(name, settings, folder, stop))
     finally:
         folder.flush()

@@ -11,15 +11,17 @@ from typing import Any, get_type_hints
 
 from minidl.errors import ArgumentError
 
+_LISTED = 30  # names that an error message lists
+
 
 def setting(default: Any, **bounds: Any) -> Any:
     """Declare a field with its default and its bounds by pydantic's names (`ge`, `gt`, `le`...)."""
     return dataclasses.field(default=default, metadata=bounds)
 
 
-# `threads` is how many BLAS may use, None for its own choice. Matrices this small gain little from
-# a second thread, and beside other work OpenBLAS's threads wait for each other: 150 steps of
-# `chars` on two busy cores took 57 s with one thread and 185 s with two.
+# `threads` is how many BLAS may use at most, None for its own choice. Matrices this small gain
+# little from a second thread, and beside other work OpenBLAS's threads wait for each other: 150
+# steps of `chars` on two busy cores took 57 s with one thread and 185 s with two.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +72,7 @@ class BreastCancer:
 
     threads: int | None = setting(1, ge=1)
     seed: int = setting(0, ge=0, le=2**31)
-    folds: int = setting(5, ge=2, le=50)
+    folds: int = setting(5, ge=2, le=50)  # the smaller class has 212 rows
     epochs: int = setting(40, ge=1)
     batch_size: int = setting(32, ge=1)
     hidden: tuple[int, ...] = setting((32,), min_length=1)
@@ -104,15 +106,17 @@ class Chars:
     grad_clip: float = setting(1.0, gt=0)
     val_fraction: float = setting(0.1, gt=0, lt=1)
     eval_every: int = setting(50, ge=1)
-    sample_length: int = setting(400, ge=1)
+    sample_length: int = setting(400, ge=1, le=100_000)
     temperature: float = setting(0.8, ge=0)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Say the closest known name, or all of them."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'?" if close else f"there are {', '.join(known)}"
+    """Say the closest known name, or all of them where they fit into a line or two."""
+    known = sorted(known) or ["none"]
+    if close := difflib.get_close_matches(name, known, n=1, cutoff=0.5):
+        return f"did you mean '{close[0]}'?"
+    rest = "" if len(known) <= _LISTED else f" and {len(known) - _LISTED} more"
+    return f"there are {', '.join(known[:_LISTED])}{rest}"
 
 
 def check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
@@ -157,7 +161,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         raise ArgumentError("--set takes KEY=VALUE", got=repr(text))
     try:
         return key, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return key, value
 
 
@@ -165,7 +169,7 @@ def read_config(path: str) -> tuple[str, dict[str, Any]]:
     """Read the recipe and its settings from a `config.json` as a run writes it."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArgumentError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("recipe"), str):
         raise ArgumentError(f"{path} must be an object with 'recipe' and 'settings'")

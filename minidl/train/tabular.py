@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 import minidl.nn.functional as F
 import minidl.ops as ops
-from minidl.errors import ArgumentError
 from minidl.evaluate import binary_metrics, confusion
 from minidl.models import MLP, Standardize, weights_bytes
 from minidl.optim import SGD
@@ -17,26 +17,29 @@ from minidl.train.plots import Panel, confusions, curves
 from minidl.train.progress import Progress
 from minidl.train.settings import BreastCancer
 
+_FEATURES = 30
 _MARGIN = 0.005
 _OURS, _BASELINE = "MLP", "logistic regression"
 _LABELS = ("benign", "malignant")
+
+
+def check_breast_cancer(settings: BreastCancer) -> None:
+    """Refuse a model that cannot be, before any recipe has started."""
+    MLP((_FEATURES, *settings.hidden, 1), settings.activation)
 
 
 def run_breast_cancer(run: Run) -> Outcome:
     """Cross-validate on the Wisconsin diagnostic data, malignant being the positive class.
 
     Scaling is fitted on the training folds alone; both models see the same numbers. The weights
-    that are written come from a last fit on all rows.
+    that are written come from a last fit on all rows, after Ctrl-C from the last complete one.
     """
     from sklearn.datasets import load_breast_cancer
-    from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
 
     settings: BreastCancer = run.settings
     x, y = load_breast_cancer(return_X_y=True)
     x, y = x.astype(np.float32), 1 - y.astype(np.int64)  # scikit-learn has benign as 1
-    if settings.folds > min(np.bincount(y)):
-        raise ArgumentError("folds must not exceed the rows of a class", got=str(settings.folds))
     folds = StratifiedKFold(settings.folds, shuffle=True, random_state=settings.seed).split(x, y)
     scores: dict[str, list[dict[str, float]]] = {_OURS: [], _BASELINE: []}
     matrices = {name: np.zeros((2, 2), dtype=np.int64) for name in scores}
@@ -45,22 +48,18 @@ def run_breast_cancer(run: Run) -> Outcome:
         scores[name].append(binary_metrics(y[rows], probability))
         matrices[name] += confusion(y[rows], (probability >= 0.5).astype(np.int64), 2)
 
-    total = settings.epochs * sum(
-        -(-n // settings.batch_size) for n in (*_fold_sizes(len(y), settings.folds), len(y))
-    )
-    with Progress(run.recipe, total) as progress:
+    with Progress(run.recipe, _steps(settings, len(y))) as progress:
         for number, (inside, outside) in enumerate(folds, 1):
+            trained = _train(run, progress, x, y, inside, outside, number)
             if run.stop and scores[_OURS]:
-                break
-            model = _train(run, progress, x, y, inside, outside, number)
+                break  # a fold cut short says nothing beside complete ones
+            model = trained
             judge(_OURS, outside, _probability(model, x[outside]))
-            scaler = model.scaler
-            scaled = [scaler(ops.tensor(x[rows])).numpy() for rows in (inside, outside)]
-            baseline = LogisticRegression(max_iter=1000).fit(scaled[0], y[inside])
-            judge(_BASELINE, outside, baseline.predict_proba(scaled[1])[:, 1])
-        everything = np.arange(len(y))
+            scaled = model.scaler(ops.tensor(x)).numpy()
+            judge(_BASELINE, outside, _baseline(scaled[inside], y[inside], scaled[outside]))
         if not run.stop:
-            model = _train(run, progress, x, y, everything, None, 0)
+            trained = _train(run, progress, x, y, np.arange(len(y)), None, 0)
+            model = model if run.stop else trained
         run.folder.write("model.safetensors", weights_bytes(model))
     summary = {
         name: {key: mean_and_deviation([s[key] for s in rows]) for key in rows[0]}
@@ -69,14 +68,17 @@ def run_breast_cancer(run: Run) -> Outcome:
     _draw(run, matrices)
     ours, other = (summary[name]["f1"]["mean"] for name in (_OURS, _BASELINE))
     count = len(scores[_OURS])
-    line = Line(f"F1, mean of {count} folds", ours, _BASELINE, other, ours >= other - _MARGIN)
+    folds_said = f"mean of {count} folds" if count > 1 else "one fold"
+    line = Line(f"F1, {folds_said}", ours, _BASELINE, other, ours >= other - _MARGIN)
     metrics = {"models": summary, "confusion": matrices, "margin": _MARGIN, "folds": count}
     return Outcome(metrics, [line], _table(summary))
 
 
-def _fold_sizes(rows: int, folds: int) -> list[int]:
-    """How many rows each fold trains on, to within the one by which folds differ."""
-    return [rows - rows // folds] * folds
+def _steps(settings: BreastCancer, rows: int) -> int:
+    """The updates of all folds, which differ by one row at most, and of the fit on all rows."""
+    inside = math.ceil((rows - rows // settings.folds) / settings.batch_size)
+    everything = math.ceil(rows / settings.batch_size)
+    return settings.epochs * (settings.folds * inside + everything)
 
 
 def _train(
@@ -109,10 +111,8 @@ def _train(
         return {"fold": fold, "test_loss": loss, "test_accuracy": accuracy}
 
     loss = F.binary_cross_entropy_with_logits
-    fit(
-        *(run, progress, model, loss, x[inside], _column(y[inside]), optimizer),
-        after_epoch=after_epoch,
-    )
+    target = _column(y[inside])
+    fit(run, progress, model, loss, x[inside], target, optimizer, None, after_epoch)
     return model
 
 
@@ -124,9 +124,18 @@ def _probability(model: MLP, x: np.ndarray) -> np.ndarray:
     return ops.sigmoid(ops.tensor(predict(model, x)[:, 0])).numpy()
 
 
+def _baseline(x: np.ndarray, y: np.ndarray, x_test: np.ndarray) -> np.ndarray:
+    """Logistic regression fitted on `x`, `y`: its probability of class 1 for `x_test`."""
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(max_iter=1000).fit(x, y).predict_proba(x_test)[:, 1]
+
+
 def _draw(run: Run, matrices: dict[str, np.ndarray]) -> None:
     rows = [row for row in run.folder.rows if "fold" in row]
-    losses = Panel("binary cross entropy", {"train_loss": "training", "test_loss": "held-out fold"})
+    losses = Panel(
+        "binary cross entropy, nats", {"train_loss": "training", "test_loss": "held-out fold"}
+    )
     accuracy = Panel("accuracy", {"test_accuracy": "held-out fold"})
     picture = curves(run.recipe, "epoch", rows, "fold", [losses, accuracy])
     run.folder.write("curves.png", picture)
