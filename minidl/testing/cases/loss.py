@@ -131,7 +131,7 @@ def _class_inputs(smoothing: bool) -> Any:
         if rows and d.boolean():  # the first row counts, so that a mean is no 0 / 0
             options["ignore_index"] = ignored = d.choice([-100, -1, classes])
             target = np.where(d.mask(rows), ignored, target)
-            target.reshape(-1)[0] = 0
+            target.flat[0] = 0  # not reshape: what np.where gives need not be contiguous
         if smoothing and d.boolean():
             options["label_smoothing"] = d.choice([0.1, 0.5, 1.0])
         x = d.array(shape, dtype, -1, 1)
