@@ -4,8 +4,7 @@ from collections import namedtuple
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 import minidl.ops as ops
 from minidl import dtypes
@@ -15,15 +14,17 @@ from minidl.data import (
     DataLoader,
     Dataset,
     RandomSampler,
+    Sampler,
     SequentialSampler,
     Subset,
     SubsetRandomSampler,
     TensorDataset,
+    WeightedRandomSampler,
     default_collate,
     default_convert,
     random_split,
 )
-from minidl.errors import ArgumentError, ShapeError
+from minidl.errors import ArgumentError, DTypeError, ShapeError
 
 
 class Squares(Dataset):
@@ -61,6 +62,9 @@ def test_tensor_dataset():
         TensorDataset(ops.tensor(1.0))
     with pytest.raises(ArgumentError):
         TensorDataset()
+    for wrong in (np.ones(3), [1, 2]):
+        with pytest.raises(DTypeError, match=r"\[TensorDataset\] .*minidl.tensor"):
+            TensorDataset(ops.ones((3,)), wrong)
 
 
 def test_subset_and_concat():
@@ -70,8 +74,11 @@ def test_subset_and_concat():
     both = data + part
     assert isinstance(both, ConcatDataset) and len(both) == 7
     assert both[5] == (4, 16.0) and both[-1] == (1, 1.0)
+    assert both.cumulative_sizes == [5, 7]
     with pytest.raises(IndexError):
         both[7]
+    with pytest.raises(DTypeError, match="__len__, got int"):
+        ConcatDataset([data, 3])
 
 
 @given(count=st.integers(1, 40), parts=st.integers(1, 5), seed=st.integers(0, 99))
@@ -93,6 +100,13 @@ def test_random_split_by_fractions_deals_out_the_rest():
         random_split(range(11), [5, 5])
     with pytest.raises(ValueError, match="fractions"):
         random_split(range(11), [1.5, -0.5])
+    with pytest.raises(ValueError, match="sum to 10"):
+        random_split(range(10), [5.5, 5.5])  # whole parts that would sum to 10
+    for lengths in (11, [], ["all"]):
+        with pytest.raises(ValueError, match="sizes or fractions"):
+            random_split(range(11), lengths)
+    with pytest.raises(DTypeError, match="__len__"):
+        random_split(iter([1]), [1])
 
 
 # Samplers --------------------------------------------------------------------------------------
@@ -125,16 +139,33 @@ def test_random_sampler_counts():
     assert len(twelve) == 12 and sorted(twelve[:5]) == sorted(twelve[5:10]) == list(range(5))
     drawn = list(RandomSampler(range(3), replacement=True, num_samples=200))
     assert len(drawn) == 200 and set(drawn) == {0, 1, 2}
-    assert list(RandomSampler([])) == []
     with pytest.raises(ValueError, match="nothing"):
         list(RandomSampler([], num_samples=2))
-    with pytest.raises(ValueError, match="negative"):
-        RandomSampler(range(3), num_samples=-1)
+    for count in (-1, 0, 1.5):
+        with pytest.raises(ValueError, match=f"positive integer, got {count}"):
+            RandomSampler(range(3), num_samples=count)
 
 
 def test_subset_random_sampler():
     sampler = SubsetRandomSampler([10, 20, 30])
     assert sorted(sampler) == [10, 20, 30] and len(sampler) == 3
+
+
+def test_weighted_random_sampler():
+    sampler = WeightedRandomSampler([1, 0, 3], 4000, generator=seeded(0))
+    drawn = np.bincount(list(sampler), minlength=3)
+    assert len(sampler) == drawn.sum() == 4000 and drawn[1] == 0
+    assert drawn[2] / 4000 == pytest.approx(0.75, abs=0.03)
+    once = WeightedRandomSampler(ops.tensor([0.1, 0.9, 0.5]), 3, replacement=False)
+    assert sorted(once) == [0, 1, 2]
+    with pytest.raises(ValueError, match="positive integer, got 0"):
+        WeightedRandomSampler([1.0], 0)
+    with pytest.raises(ValueError, match="bool, got 1"):
+        WeightedRandomSampler([1.0], 1, replacement=1)
+    with pytest.raises(ShapeError, match=r"one axis, got \(1, 1\)"):
+        WeightedRandomSampler([[1.0]], 1)
+    with pytest.raises(ValueError, match="multinomial"):
+        list(WeightedRandomSampler([-1.0, 2.0], 1))
 
 
 # Collating -------------------------------------------------------------------------------------
@@ -165,6 +196,14 @@ def test_default_collate_refuses():
         default_collate([np.array(["a"])])
     with pytest.raises(ShapeError):
         default_collate([ops.ones((2,)), ops.ones((3,))])
+    with pytest.raises(ShapeError, match=r"\(2,\), \(3,\)"):
+        default_collate([np.ones(2), np.ones(3)])
+    with pytest.raises(ArgumentError, match="key 'a'"):
+        default_collate([{"a": 1}, {"b": 1}])
+    with pytest.raises(DTypeError, match="tuple and int"):
+        default_collate([(1, 2), 3])
+    with pytest.raises(ArgumentError, match="no sample"):
+        default_collate([])
 
 
 def test_default_convert():
@@ -225,6 +264,19 @@ def test_a_subclass_of_tensor_dataset_keeps_its_own_indexing():
     assert y.tolist() == [6, 2]
 
 
+@pytest.mark.parametrize("kind", [ops.tensor, np.array, tuple])
+def test_indices_may_be_arrays_or_tensors(kind):
+    class Given(Sampler[list[int]]):
+        def __iter__(self):
+            yield kind([3, 0])
+            yield kind([1])
+
+    batches = [y.tolist() for _, y in DataLoader(tensors(4), batch_sampler=Given())]
+    assert batches == [[3, 0], [1]]
+    loader = DataLoader[list](Subset(tensors(4), kind([2, 1])), batch_size=2)
+    assert [y.tolist() for _, y in loader] == [[2, 1]]
+
+
 def test_shuffle_follows_the_generator():
     def order(loader):
         return [i for batch in loader for i in batch[1].tolist()]
@@ -259,6 +311,7 @@ def test_loader_options():
         ({"batch_size": None, "drop_last": True}, "drop_last"),
         ({"batch_size": 0}, "batch_size"),
         ({"num_workers": -1}, "negative"),
+        ({"num_workers": 1.5}, "integer"),
         ({"prefetch_factor": 2}, "prefetch_factor needs num_workers"),
         ({"persistent_workers": True}, "persistent_workers needs"),
         ({"timeout": 3}, "timeout needs"),
@@ -276,3 +329,8 @@ def test_what_is_left_out_says_so():
         DataLoader(Squares(3), pin_memory=True)
     with pytest.raises(NotImplementedError, match="__getitem__"):
         DataLoader(iter([1, 2]))
+
+
+def test_shuffling_nothing_is_refused():
+    with pytest.raises(ValueError, match="positive integer, got 0"):
+        DataLoader([], shuffle=True)

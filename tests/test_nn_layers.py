@@ -5,8 +5,7 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 import minidl.ops as ops
 from minidl import dtypes, nn
@@ -53,7 +52,7 @@ def test_sequential_with_names():
     assert list(net.state_dict()) == ["first.weight", "first.bias"]
     assert names(net[1:]) == ["act"]
     del net[0]
-    assert names(net) == ["act"]
+    assert names(net) == ["0"]  # renumbered, as PyTorch does
 
 
 def test_module_list():
@@ -84,6 +83,9 @@ def test_module_dict():
         table["c"]
     with pytest.raises(KeyError, match="already exists"):
         table["keys"] = nn.ReLU()
+    for wrong in (3, [nn.ReLU()], [("a", nn.ReLU(), 3)]):
+        with pytest.raises(DTypeError, match=r"\[ModuleDict\].*pairs"):
+            table.update(wrong)
     table.clear()
     assert len(table) == 0 and list(table.parameters()) == []
 
@@ -106,11 +108,43 @@ def test_functional_has_the_operators():
         (lambda: nn.MultiheadAttention(6, 4), "multiple"),
         (lambda: nn.TransformerEncoderLayer(4, 2, activation="swish"), "activation"),
         (lambda: nn.TransformerEncoder(nn.ReLU(), -1), "num_layers"),
+        (lambda: nn.Dropout("half"), "p must lie"),
+        (lambda: nn.Hardtanh(1.0, -1.0), "min_val must be below max_val, got 1.0, -1.0"),
+        (lambda: nn.Sequential(nn.ReLU()) * 0, "factor must be positive"),
     ],
 )
 def test_bad_sizes_are_refused(make, rule):
     with pytest.raises(ValueError, match=rule):
         make()
+
+
+@pytest.mark.parametrize(
+    ("make", "operator"),
+    [
+        (lambda: nn.Linear("4", 3), "Linear"),
+        (lambda: nn.Linear(4.0, 3), "Linear"),
+        (lambda: nn.LayerNorm(4.0), "LayerNorm"),
+        (lambda: nn.RMSNorm((3, "4")), "RMSNorm"),
+        (lambda: nn.MultiheadAttention("8", 2), "MultiheadAttention"),
+        (lambda: nn.TransformerEncoder(nn.ReLU(), 2.0), "TransformerEncoder"),
+        (lambda: nn.Embedding(3, 2, _weight=np.ones((3, 2))), "Embedding"),
+        (lambda: nn.Embedding.from_pretrained(np.ones((3, 2))), "Embedding.from_pretrained"),
+        (lambda: nn.init.zeros_(nn.Linear(2, 2)), "constant_"),
+        (lambda: nn.init.xavier_uniform_(np.ones((2, 2))), "init"),
+        (lambda: nn.init.trunc_normal_(ops.tensor([1, 2])), "trunc_normal_"),
+        (lambda: nn.init.orthogonal_(ops.tensor([[1, 2]])), "orthogonal_"),
+        (lambda: nn.utils.clip_grad_norm_(nn.Linear(2, 2), 1.0), "clip_grad"),
+        (lambda: nn.utils.clip_grad_value_([None], 1.0), "clip_grad"),
+    ],
+)
+def test_wrong_types_are_refused(make, operator):
+    with pytest.raises(DTypeError, match=rf"^\[{operator}\]"):
+        make()
+
+
+def test_sizes_may_be_numpy_integers():
+    norm = nn.LayerNorm(np.int64(3))
+    assert repr(norm.normalized_shape) == "(3,)" and norm(rand(2, 3)).shape == (2, 3)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +157,8 @@ def test_bad_sizes_are_refused(make, rule):
         (lambda: nn.MultiheadAttention(4, 2, add_zero_attn=True), "concatenate"),
         (lambda: nn.MSELoss(size_average=True), "reduction="),
         (lambda: nn.CrossEntropyLoss(reduce=False), "reduction="),
+        (lambda: nn.Hardtanh(min_value=0.0), "min_val"),
+        (lambda: nn.Transformer(8, 2), "TransformerEncoder"),
     ],
 )
 def test_what_is_left_out_says_so(make, way_out):
@@ -281,6 +317,26 @@ def test_attention_refuses_shapes_that_do_not_fit(shapes, options, rule):
         layer(*(rand(*shape) for shape in shapes), **masks)
 
 
+@pytest.mark.parametrize("name", ["query", "key", "value", "attn_mask", "key_padding_mask"])
+def test_attention_refuses_arrays(name):
+    x = rand(1, 3, 4)
+    inputs = {"query": x, "key": x, "value": x, name: np.ones((1, 3, 4))}
+    with pytest.raises(DTypeError, match=f"{name} must be a Tensor.*got ndarray"):
+        nn.MultiheadAttention(4, 2)(**inputs)
+    if name == "attn_mask":
+        with pytest.raises(DTypeError, match=f"{name} must be a Tensor.*got ndarray"):
+            nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2), 1)(x, mask=np.ones((1, 1)))
+
+
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_a_float32_mask_serves_a_layer_in_16_bits(need_weights):
+    layer, x = nn.MultiheadAttention(4, 2, batch_first=True).bfloat16(), rand(1, 3, 4).bfloat16()
+    mask = nn.Transformer.generate_square_subsequent_mask(3)
+    found, _ = layer(x, x, x, attn_mask=mask, need_weights=need_weights)
+    expected, _ = layer(x, x, x, attn_mask=mask < 0, need_weights=need_weights)
+    assert found.dtype is dtypes.bfloat16 and found.tolist() == expected.tolist()
+
+
 def test_attention_refuses_integer_masks():
     x = rand(1, 3, 4)
     with pytest.raises(DTypeError, match="attn_mask must be boolean"):
@@ -363,7 +419,7 @@ def test_orthogonal(shape):
     flat = w.numpy().reshape(shape[0], -1)
     small = min(flat.shape)
     gram = flat @ flat.T if flat.shape[0] == small else flat.T @ flat
-    np.testing.assert_allclose(gram, 4 * np.eye(small), atol=1e-6)
+    np.testing.assert_allclose(gram, 4 * np.eye(small), atol=1e-12)
 
 
 def test_initialisers_work_on_parameters_and_follow_a_generator():
@@ -374,6 +430,18 @@ def test_initialisers_work_on_parameters_and_follow_a_generator():
         nn.init.kaiming_uniform_(w, generator=generator)
         draws.append(w.detach().numpy().copy())
     assert np.array_equal(*draws) and w.is_leaf and w.requires_grad
+
+
+@pytest.mark.parametrize("dtype", dtypes.HALVES)
+def test_truncated_normals_in_16_bits_have_no_outliers(dtype):
+    w = nn.init.trunc_normal_(ops.empty((20_000,), dtype=dtype), std=0.02)
+    _, deviation, largest = moments(w.float())
+    assert deviation == pytest.approx(0.02, rel=0.03) and largest < 0.12
+
+
+def test_initialisers_take_tensors_without_elements():
+    for fill in (nn.init.xavier_uniform_, nn.init.kaiming_normal_, nn.init.orthogonal_):
+        assert fill(ops.empty((0, 0))).shape == (0, 0)
 
 
 def test_initialisers_refuse():
@@ -387,6 +455,10 @@ def test_initialisers_refuse():
         nn.init.kaiming_normal_(ops.empty((3, 3)), mode="fan")
     with pytest.raises(ArgumentError, match="nonlinearity"):
         nn.init.calculate_gain("swish")
+    with pytest.raises(ArgumentError, match="slope"):
+        nn.init.calculate_gain("leaky_relu", "steep")
+    with pytest.raises(ArgumentError, match="std must be positive"):
+        nn.init.trunc_normal_(ops.empty((3,)), std=0.0)
 
 
 def test_layers_start_from_their_distributions():
@@ -421,6 +493,13 @@ def test_clip_grad_norm():
     assert nn.utils.clip_grad_norm_(iter(params), 10.0).item() == pytest.approx(1.0, rel=1e-6)
     np.testing.assert_allclose(params[1].grad.numpy(), [[0.8]], rtol=1e-6)
     assert nn.utils.clip_grad_norm_([], 1.0).item() == 0.0
+
+
+def test_clipping_nothing_warns():
+    params = iter(graded([3.0]))
+    nn.utils.clip_grad_value_(params, 1.0)
+    with pytest.warns(UserWarning, match="used up"):
+        nn.utils.clip_grad_norm_(params, 1.0)
 
 
 def test_clip_grad_norm_of_nonfinite_gradients():

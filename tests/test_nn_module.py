@@ -101,6 +101,7 @@ def test_shared_parameters_and_modules_come_once():
     assert [name for name, _ in net.named_parameters()] == ["a.weight", "a.bias"]
     assert len(list(net.named_parameters(remove_duplicate=False))) == 5
     assert [name for name, _ in net.named_modules()] == ["", "a", "c"]
+    assert len(list(net.modules(remove_duplicate=False))) == 4
     assert list(net.state_dict()) == ["a.weight", "a.bias", "b.weight", "b.bias", "c.weight"]
 
 
@@ -109,10 +110,12 @@ def test_assignment_moves_a_name_between_kinds():
     net.thing = 3
     net.thing = nn.Parameter(ops.ones((1,)))
     assert [name for name, _ in net.named_parameters()] == ["thing"]
-    net.thing = nn.Linear(1, 1)
-    assert [name for name, _ in net.named_parameters()] == ["thing.weight", "thing.bias"]
     del net.thing
     assert list(net.parameters()) == [] and not hasattr(net, "thing")
+    net.thing = nn.Linear(1, 1)
+    assert [name for name, _ in net.named_parameters()] == ["thing.weight", "thing.bias"]
+    net.thing = nn.Parameter(ops.ones((1,)))
+    assert [name for name, _ in net.named_parameters()] == ["thing"]
 
 
 def test_none_keeps_the_name_registered():
@@ -125,7 +128,14 @@ def test_none_keeps_the_name_registered():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("scale", ops.ones((2,))), ("scale", 3), ("fc", 3), ("fc", ops.ones((2,))), ("count", 3)],
+    [
+        ("scale", ops.ones((2,))),
+        ("scale", 3),
+        ("fc", 3),
+        ("fc", ops.ones((2,))),
+        ("count", 3),
+        ("scale", nn.ReLU()),
+    ],
 )
 def test_a_registered_name_refuses_other_kinds_of_values(name, value):
     with pytest.raises(TypeError, match=rf"\[Block\] '{name}' is a registered"):
@@ -140,11 +150,45 @@ def test_a_buffer_may_be_replaced_by_a_tensor():
 
 def test_registration_needs_init_first():
     class Late(nn.Module):
-        def __init__(self) -> None:
-            self.fc = nn.Linear(1, 1)
+        def __init__(self, fc: nn.Module | None) -> None:
+            if fc is not None:
+                self.fc = fc
 
     with pytest.raises(AttributeError, match="super"):
-        Late()
+        Late(nn.Linear(1, 1))
+    late = Late(None)
+    for use in (late, late.train, late.state_dict, late.__repr__, lambda: list(late.parameters())):
+        with pytest.raises(
+            AttributeError, match=r"\[Late\] super\(\).__init__\(\) must run before"
+        ):
+            use()
+
+
+def test_a_wrapper_may_pass_missing_attributes_on():
+    class Wrapper(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def __getattr__(self, name):
+            try:
+                return super().__getattr__(name)
+            except AttributeError:
+                return getattr(self.inner, name)
+
+    wrapper = Wrapper(nn.Linear(3, 2))
+    assert wrapper.in_features == 3 and not hasattr(wrapper, "missing")
+    assert copy.deepcopy(wrapper).out_features == 2
+
+
+def test_a_failing_property_names_what_it_missed():
+    class Named(nn.Module):
+        @property
+        def width(self):
+            return self.inner.in_features
+
+    with pytest.raises(AttributeError, match="'Named' object has no attribute 'inner'"):
+        Named().width  # noqa: B018 - the access is the test
 
 
 @pytest.mark.parametrize("name", ["", "a.b"])
@@ -224,6 +268,10 @@ def test_assign_takes_the_tensors_themselves():
     assert weight.dtype is dtypes.float64
     assert weight.is_parameter and weight.requires_grad
     assert weight.storage is state["head.1.weight"].storage
+    net.requires_grad_(False)
+    given = nn.Parameter(ops.ones((2, 3)))
+    net.load_state_dict({"head.1.weight": given}, strict=False, assign=True)
+    assert net.head[1].weight is given and not given.requires_grad  # frozen stays frozen
 
 
 def test_strict_loading_lists_names_with_shapes():
@@ -245,16 +293,34 @@ def test_strict_loading_lists_names_with_shapes():
 @pytest.mark.parametrize("strict", [True, False])
 def test_wrong_shapes_are_always_refused(strict):
     net = Net()
-    before = net.blocks[0].scale.detach().clone()
     state = {**net.state_dict(), "head.1.weight": ops.ones((3, 2))}
     with pytest.raises(RuntimeError, match=r"head.1.weight: size mismatch.*\(3, 2\).*\(2, 3\)"):
         net.load_state_dict(state, strict=strict)
-    assert same(net.blocks[0].scale, before)
+
+
+@pytest.mark.parametrize("assign", [True, False])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"head.1.weight": ops.ones((3, 2))},
+        {"head.1.weight": np.ones((2, 3), complex)},
+        {"head.1.weight": None},
+        {"surplus": ops.ones((1,))},
+    ],
+)
+def test_a_state_that_does_not_fit_changes_nothing(wrong, assign):
+    net = Net()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    state = {name: value + 1 for name, value in before.items()}
+    with pytest.raises(RuntimeError, match=f"{next(iter(wrong))}"):
+        net.load_state_dict({**state, **wrong}, assign=assign)
+    assert all(same(net.state_dict()[name], value) for name, value in before.items())
 
 
 def test_bad_states_are_refused():
-    with pytest.raises(TypeError, match="mapping"):
-        Net().load_state_dict([1, 2])
+    for state in ([1, 2], {3: ops.ones((1,))}):
+        with pytest.raises(TypeError, match="mapping"):
+            Net().load_state_dict(state)
     with pytest.raises(RuntimeError, match="Tensor or a NumPy array, got list"):
         Net().load_state_dict({**Net().state_dict(), "head.1.weight": [[1.0]]})
 
@@ -277,6 +343,10 @@ def test_extra_state_is_saved_and_restored():
     assert target[0].steps == 4
     with pytest.raises(RuntimeError, match="0._extra_state"):
         target.load_state_dict({k: v for k, v in state.items() if "extra" not in k})
+    source[0].steps = 9
+    with pytest.raises(RuntimeError, match="surplus"):
+        target.load_state_dict({**source.state_dict(), "surplus": ops.ones((1,))})
+    assert target[0].steps == 4
 
 
 def test_state_dict_hooks_see_and_change_the_state():
@@ -305,9 +375,16 @@ def test_load_hooks_rename_keys_and_edit_the_result():
         block.register_load_state_dict_pre_hook(rename)
     net.load_state_dict(state)
     assert "blocks.0.gamma" in state
+    state["blocks.0.gamma"] = ops.full((3,), 7.0)
+    seen = []
+    net.register_load_state_dict_post_hook(lambda m, keys: seen.append(m.blocks[0].scale[0].item()))
+    net.load_state_dict(state)
+    assert seen == [7.0]
     del state["head.1.weight"]
+    state["blocks.0.gamma"] = ops.full((3,), 8.0)
     net.register_load_state_dict_post_hook(lambda m, keys: keys.missing_keys.clear())
     net.load_state_dict(state)
+    assert net.blocks[0].scale[0].item() == 8.0
 
 
 def test_modules_can_be_copied_and_pickled():
@@ -322,6 +399,13 @@ def test_modules_can_be_copied_and_pickled():
     assert isinstance(twin.head[1].weight, nn.Parameter)
     twin(ops.ones((1, 3)))
     assert calls == [1]
+    net._hook_tables().forward.clear()
+    kept = net.register_forward_hook(print)
+    there = pickle.loads(pickle.dumps(net))
+    hooks = there._hook_tables().forward
+    hooks[kept.id + 1] = hooks.pop(kept.id)  # as another process may have counted
+    there.register_forward_hook(lambda *args: None)
+    assert len(hooks) == 2
     restored = pickle.loads(pickle.dumps(Net()))
     assert list(restored.state_dict()) == KEYS
 
@@ -369,8 +453,18 @@ def test_to_casts_floating_tensors_and_keeps_the_parameters():
         net.to(dtypes.int64)
     with pytest.raises(NotImplementedError, match="memory_format"):
         net.to("cpu", memory_format="channels_last")
-    with pytest.raises(MinidlError):
-        net.to("mars")
+    assert net.to(dtype="float64").head[1].weight.dtype is dtypes.float64
+
+
+def test_a_refused_move_loses_nothing():
+    net = Net()
+    net.head[1].weight.grad = ops.ones((2, 3))
+    for refused in (lambda: net.to("mars"), lambda: net.type(dtypes.int64), net.cuda):
+        with pytest.raises(MinidlError):
+            refused()
+    assert net.head[1].weight.grad.tolist() == [[1.0] * 3] * 2
+    with pytest.raises(MinidlError, match="'mars'"):
+        nn.ReLU().to("mars")  # also without anything to move
 
 
 def test_requires_grad_and_zero_grad():
@@ -460,6 +554,24 @@ def test_full_backward_hook_without_input_gradient():
     fc(ops.ones((1, 2))).sum().backward()
     assert seen == [((None,), [[1.0]])]
     assert fc.weight.grad.tolist() == [[1.0, 1.0]]
+
+
+def test_full_backward_hooks_refuse_and_pass_over():
+    fc, x = nn.Linear(2, 2), ops.ones((1, 2)).requires_grad_()
+    with (
+        fc.register_full_backward_hook(lambda m, gin, gout: (np.ones((1, 2)),)),
+        pytest.raises(DTypeError, match=r"\[full_backward_hook\].*got ndarray"),
+    ):
+        fc(x).sum().backward()
+
+    class Named(nn.Module):
+        def forward(self, x):
+            return {"out": x * 2}
+
+    net, seen = Named(), []
+    net.register_full_backward_hook(lambda m, gin, gout: seen.append(gout))
+    net(x)["out"].sum().backward()
+    assert seen == [] and x.grad.tolist() == [[2.0, 2.0]]  # no output that is a tensor, as in torch
 
 
 # Errors ----------------------------------------------------------------------------------------

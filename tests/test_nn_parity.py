@@ -1,5 +1,7 @@
 """Modules against PyTorch: outputs, all gradients, state in both directions."""
 
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 
@@ -74,6 +76,18 @@ LAYERS = {
     "relu": (lambda n: n.ReLU(), (5, 4)),
     "leaky relu": (lambda n: n.LeakyReLU(0.2), (5, 4)),
     "elu": (lambda n: n.ELU(1.5), (5, 4)),
+    "celu": (lambda n: n.CELU(0.7), (5, 4)),
+    "selu": (lambda n: n.SELU(), (5, 4)),
+    "mish": (lambda n: n.Mish(), (5, 4)),
+    "hardswish": (lambda n: n.Hardswish(), (5, 4)),
+    "hardsigmoid": (lambda n: n.Hardsigmoid(), (5, 4)),
+    "hardtanh": (lambda n: n.Hardtanh(-0.5, 0.25), (5, 4)),
+    "relu6": (lambda n: n.ReLU6(), (5, 4)),
+    "log sigmoid": (lambda n: n.LogSigmoid(), (5, 4)),
+    "softsign": (lambda n: n.Softsign(), (5, 4)),
+    "tanhshrink": (lambda n: n.Tanhshrink(), (5, 4)),
+    "glu": (lambda n: n.GLU(0), (6, 4)),
+    "softmin": (lambda n: n.Softmin(-1), (5, 4)),
     "gelu": (lambda n: n.GELU(), (5, 4)),
     "gelu tanh": (lambda n: n.GELU("tanh"), (5, 4)),
     "silu": (lambda n: n.SiLU(), (5, 4)),
@@ -91,10 +105,15 @@ LAYERS = {
 }
 
 
+# PyTorch's gradient of these has a constant (1/6, 1/alpha) in float32.
+COARSE = {"celu": 1e-7, "hardsigmoid": 1e-7}
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers(name):
     make, shape = LAYERS[name]
-    compare(make(nn), make(torch.nn), [normal(*shape)])
+    assert repr(make(nn)) == repr(make(torch.nn))
+    compare(make(nn), make(torch.nn), [normal(*shape)], tolerance=COARSE.get(name, 1e-10))
 
 
 def test_embedding():
@@ -253,6 +272,7 @@ LOSSES = {
     ),
     "mse": ("MSELoss", {}, normal(4, 3), normal(4, 3, seed=1)),
     "l1": ("L1Loss", {}, normal(4, 3), normal(4, 3, seed=1)),
+    "huber": ("HuberLoss", {"delta": 0.7}, normal(4, 3), normal(4, 3, seed=1)),
     "smooth l1": ("SmoothL1Loss", {"beta": 0.7}, normal(4, 3), normal(4, 3, seed=1)),
     "kl": ("KLDivLoss", {}, -PROBABILITIES, PROBABILITIES),
     "kl of logs": ("KLDivLoss", {"log_target": True}, -PROBABILITIES, -PROBABILITIES[::-1].copy()),
@@ -282,6 +302,20 @@ def test_losses(name, reduction):
         close(a.grad, b.grad, 1e-10)
     else:
         compare(ours, theirs, [x, target])
+
+
+def test_sequences_are_joined_repeated_and_cut_alike():
+    def run(n):
+        net = n.Sequential(OrderedDict(first=n.Linear(2, 2), act=n.Tanh())) + n.Sequential(n.ReLU())
+        seen = [repr(net), repr(net * 2), repr(2 * net)]
+        net *= 2
+        net += n.Sequential(n.Sigmoid())
+        seen.append(repr(net))
+        named = n.Sequential(OrderedDict(first=n.Linear(2, 2), act=n.Tanh(), last=n.Linear(2, 1)))
+        del named[1]
+        return [*seen, list(net.state_dict()), list(named.state_dict())]
+
+    assert run(nn) == run(torch.nn)
 
 
 def test_gains_and_fans():

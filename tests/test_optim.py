@@ -175,6 +175,35 @@ def test_state_that_does_not_fit_is_refused():
                 "param_groups": [{"params": [0]}],
             }
         )
+    momentum = optim.SGD(params, lr=0.1, momentum=0.9)
+    descend(params, momentum, 1)
+    other, groups = optim.Adam(parameters(), lr=0.5), optimizer.state_dict()["param_groups"]
+    for state, rule in [
+        (None, 'dictionary with "state"'),
+        (nn.Linear(2, 2).state_dict(), 'dictionary with "state"'),
+        ({"state": {9: {}}, "param_groups": groups}, "in no group, got 9"),
+        (momentum.state_dict(), "must have step, exp_avg"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=rule):
+            other.load_state_dict(state)
+        assert other.param_groups[0]["lr"] == 0.5 and not other.state
+
+
+def test_state_loads_from_numpy():
+    params = parameters()
+    optimizer = optim.Adam(params)
+    descend(params, optimizer, 2)
+    state = optimizer.state_dict()
+    for values in state["state"].values():
+        values.update({key: value.numpy() for key, value in values.items()})
+    again = parameters()
+    for mine, stepped in zip(again, params, strict=True):
+        mine.data = stepped.detach().clone()
+    other = optim.Adam(again)
+    other.load_state_dict(state)
+    descend(params, optimizer, 2)
+    descend(again, other, 2)
+    assert all(a.tolist() == b.tolist() for a, b in zip(again, params, strict=True))
 
 
 def test_state_follows_the_dtype_of_the_parameters():
@@ -213,6 +242,9 @@ def test_state_follows_the_dtype_of_the_parameters():
         (lambda p: optim.SGD([{"params": p, "lr": -2.0}]), "lr"),
         (lambda p: optim.SGD([]), "empty"),
         (lambda p: optim.SGD(iter([])), "empty"),
+        (lambda p: optim.SGD([{"params": p, "lr": 0.1}], lr=-1), "lr"),
+        (lambda p: optim.Adam(p, betas=0.9), "betas"),
+        (lambda p: optim.Adam(p, betas=("a", "b")), "betas"),
         (lambda p: optim.SGD([p[0] * 2]), "leaf"),
         (lambda p: optim.SGD([{"params": p}, {"params": p[:1]}]), "more than one group"),
     ],
@@ -226,7 +258,12 @@ def test_bad_values_are_refused(make, rule):
     ("make", "rule"),
     [
         (lambda p: optim.SGD(p[0]), "iterable"),
+        (lambda p: optim.SGD(None), "an iterable of"),
         (lambda p: optim.SGD([1.0]), "tensors"),
+        (lambda p: optim.SGD([{"param": p}]), 'dictionary with "params"'),
+        (lambda p: optim.SGD(p, lr="0.1"), "lr must be a number, got '0.1'"),
+        (lambda p: optim.SGD(p, momentum=None), "momentum must be a number"),
+        (lambda p: optim.Adam(p, eps=None), "eps must be a number"),
         (lambda p: optim.SGD([("name", p[0])]), r"model\.parameters\(\)"),
         (lambda p: optim.SGD([{"params": set(p)}]), "order"),
         (lambda p: optim.SGD(p, lr=ops.tensor(0.1)), "number"),
@@ -334,6 +371,51 @@ def test_schedules_check_their_arguments():
         lr_scheduler.LambdaLR(optim.SGD([a]), lambda t: 1.0, last_epoch=4)
     with pytest.raises(NotImplementedError, match="get_lr"):
         lr_scheduler.LRScheduler(optimizer)
+    with pytest.raises(TypeError, match="function of the step"):
+        lr_scheduler.LambdaLR(optimizer, None)
+    with pytest.raises(ValueError, match="step_size must be a positive integer, got 0"):
+        lr_scheduler.StepLR(optimizer, 0)
+    with pytest.raises(ValueError, match=r"factor must lie in \(0, 1\], got 0"):
+        lr_scheduler.ConstantLR(optimizer, 0)
+    with pytest.raises(ValueError, match="T_max must be positive, got 0"):
+        lr_scheduler.CosineAnnealingLR(optimizer, 0)
+    with pytest.raises(ValueError, match=r"milestones must increase, got \[5, 2\]"):
+        lr_scheduler.SequentialLR(optimizer, [schedule] * 3, [5, 2])
+    with pytest.raises(ValueError, match="optimiser, got int"):
+        lr_scheduler.SequentialLR(optimizer, [3], [])
+
+
+def test_a_group_added_later_needs_a_new_schedule():
+    first, second = parameters()[:2]
+    optimizer = optim.SGD([first], lr=1.0)
+    factors = lr_scheduler.LambdaLR(optimizer, lambda t: 1.0)
+    cosine = lr_scheduler.CosineAnnealingLR(optimizer, 4)
+    optimizer.step()
+    optimizer.add_param_group({"params": second, "lr": 0.5})
+    cosine.step()  # computes each rate from the one before, as in PyTorch
+    with pytest.raises(ValueError, match=r"\[LambdaLR\] there are 2 groups.*got 1 rates"):
+        factors.step()
+
+
+def test_states_that_no_schedule_returned_are_refused():
+    optimizer = optim.SGD(parameters())
+    linear = lr_scheduler.LinearLR(optimizer)
+    factors = lr_scheduler.LambdaLR(optimizer, math.cos)
+    assert factors.state_dict()["lr_lambdas"] == [None]
+    both = lr_scheduler.SequentialLR(optimizer, [linear, factors], [3])
+    short = {**both.state_dict(), "_schedulers": []}
+    first = {**linear.state_dict(), "last_epoch": 7}
+    broken = {**both.state_dict(), "_schedulers": [first, None]}
+    for schedule, state in [
+        (linear, None),
+        (factors, linear.state_dict()),
+        (both, linear.state_dict()),
+        (both, short),
+        (both, broken),
+    ]:
+        with pytest.raises(TypeError, match="state_dict must be what"):
+            schedule.load_state_dict(state)
+    assert linear.last_epoch == 0
 
 
 def test_a_schedule_that_runs_before_the_optimizer_warns():

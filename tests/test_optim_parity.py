@@ -59,6 +59,9 @@ def test_twenty_steps(name, dtype, rtol):
     for _ in range(20):
         step(ours, theirs, pair, rng)
     check(ours, theirs, rtol)
+    for optimizer in pair:
+        optimizer.add_param_group({"params": [], "lr": 0.5})
+    assert repr(pair[0]) == repr(pair[1])
     mine, other = (optimizer.state_dict() for optimizer in pair)
     assert mine["param_groups"] == other["param_groups"]
     assert {i: list(s) for i, s in mine["state"].items()} == {
@@ -107,6 +110,13 @@ SCHEDULES = {
     "lambda": lambda api, o: api.LambdaLR(o, lambda t: 0.95**t),
     "lambdas": lambda api, o: api.LambdaLR(o, [lambda t: 0.9**t, lambda t: 1 / (1 + t)]),
     "linear": lambda api, o: api.LinearLR(o, 0.2, 0.7, total_iters=15),
+    "step": lambda api, o: api.StepLR(o, 7, gamma=0.5),
+    "milestones": lambda api, o: api.MultiStepLR(o, [5, 20, 20, 41], gamma=0.3),
+    "exponential": lambda api, o: api.ExponentialLR(o, 0.93),
+    "constant": lambda api, o: api.ConstantLR(o, factor=0.3, total_iters=9),
+    "warm-up, then steps": lambda api, o: api.SequentialLR(
+        o, [api.ConstantLR(o), api.StepLR(o, 5), api.ExponentialLR(o, 0.9)], milestones=[6, 20]
+    ),
     "linear default": lambda api, o: api.LinearLR(o),
     "cosine": lambda api, o: api.CosineAnnealingLR(o, T_max=13, eta_min=0.05),
     "cosine odd": lambda api, o: api.CosineAnnealingLR(o, T_max=1),
@@ -136,11 +146,22 @@ def test_sixty_rates(name):
         reference.step()
 
 
-def test_jumping_to_a_step_uses_the_closed_form():
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("CosineAnnealingLR", [20]),
+        ("LinearLR", [0.2, 0.9, 30]),
+        ("StepLR", [3]),
+        ("MultiStepLR", [[2, 5, 9]]),
+        ("ExponentialLR", [0.9]),
+        ("ConstantLR", [0.5, 8]),
+    ],
+)
+def test_jumping_to_a_step_uses_the_closed_form(kind, options):
     ours, theirs = twins(5)
     mine, other = optim.SGD(ours, lr=0.1), torch.optim.SGD(theirs, lr=0.1)
-    schedule = optim.lr_scheduler.CosineAnnealingLR(mine, 20)
-    reference = torch.optim.lr_scheduler.CosineAnnealingLR(other, 20)
+    schedule = getattr(optim.lr_scheduler, kind)(mine, *options)
+    reference = getattr(torch.optim.lr_scheduler, kind)(other, *options)
     mine.step()
     other.step()
     schedule.step(7)

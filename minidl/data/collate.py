@@ -9,7 +9,7 @@ import numpy as np
 
 import minidl.ops as ops
 from minidl.dtypes import float64
-from minidl.errors import ArgumentError, DTypeError
+from minidl.errors import ArgumentError, DTypeError, ShapeError
 from minidl.tensor import Tensor
 
 
@@ -18,8 +18,11 @@ def default_collate(batch: Sequence[Any]) -> Any:
 
     Python floats become float64, integers int64; strings and bytes stay a list; tuples become
     lists and named tuples keep their type. Raises DTypeError (a TypeError) for other types,
-    ArgumentError if samples differ in length.
+    ArgumentError if there is no sample or samples differ in length or keys, ShapeError if they
+    differ in shape.
     """
+    if not batch:
+        raise ArgumentError("there is no sample in the batch", operator="default_collate")
     first = batch[0]
     if isinstance(first, Tensor):
         return ops.stack(list(batch))
@@ -28,24 +31,27 @@ def default_collate(batch: Sequence[Any]) -> Any:
             raise DTypeError(
                 "arrays must be numeric", operator="default_collate", got=str(first.dtype)
             )
-        return ops.from_numpy(np.stack([np.asarray(sample) for sample in batch]))
+        arrays = [np.asarray(sample) for sample in batch]
+        shapes = sorted({array.shape for array in arrays})
+        if len(shapes) > 1:
+            raise ShapeError(
+                "all arrays must have the same shape; pass a collate_fn that pads them",
+                operator="default_collate",
+                got=", ".join(map(str, shapes)),
+            )
+        return ops.from_numpy(np.stack(arrays))
     if isinstance(first, float):
         return ops.tensor(list(batch), dtype=float64)
     if isinstance(first, int):
         return ops.tensor(list(batch))
     if isinstance(first, str | bytes):
         return list(batch)
+    if isinstance(first, Mapping | tuple | list):
+        _same_structure(first, batch)
     if isinstance(first, Mapping):
         merged = {key: default_collate([sample[key] for sample in batch]) for key in first}
         return merged if type(first) is dict else _like(first, merged)
     if isinstance(first, tuple | list):
-        lengths = sorted({len(sample) for sample in batch})
-        if len(lengths) > 1:
-            raise ArgumentError(
-                "all samples must have the same length; pass a collate_fn that pads them",
-                operator="default_collate",
-                got=str(lengths),
-            )
         columns = [default_collate(column) for column in zip(*batch, strict=True)]
         return type(first)(*columns) if hasattr(first, "_fields") else columns
     raise DTypeError(
@@ -53,6 +59,33 @@ def default_collate(batch: Sequence[Any]) -> Any:
         operator="default_collate",
         got=type(first).__name__,
     )
+
+
+def _same_structure(first: Any, batch: Sequence[Any]) -> None:
+    """Refuse samples that are not all mappings with the keys of `first`, or all of its length."""
+    mapping = isinstance(first, Mapping)
+    for sample in batch:
+        if not isinstance(sample, Mapping if mapping else (tuple, list)):
+            raise DTypeError(
+                "all samples must have the same structure",
+                operator="default_collate",
+                got=f"{type(first).__name__} and {type(sample).__name__}",
+            )
+    if mapping:
+        missing = [key for sample in batch for key in first if key not in sample]
+        if missing:
+            raise ArgumentError(
+                f"all samples must have the key {missing[0]!r} of the first",
+                operator="default_collate",
+            )
+        return
+    lengths = sorted({len(sample) for sample in batch})
+    if len(lengths) > 1:
+        raise ArgumentError(
+            "all samples must have the same length; pass a collate_fn that pads them",
+            operator="default_collate",
+            got=str(lengths),
+        )
 
 
 def default_convert(data: Any) -> Any:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
+from numbers import Real
 from typing import Any, Generic, TypeVar
 
 import minidl.ops as ops
-from minidl.errors import ArgumentError, OutOfRangeError, ShapeError
+from minidl.errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError
 from minidl.tensor import Tensor
 
 T = TypeVar("T")
@@ -34,6 +35,13 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
     def __init__(self, *tensors: Tensor) -> None:
         if not tensors:
             raise ArgumentError("at least one tensor is needed", operator="TensorDataset")
+        for tensor in tensors:
+            if not isinstance(tensor, Tensor):
+                raise DTypeError(
+                    "samples must be rows of Tensors; wrap arrays with minidl.tensor(...)",
+                    operator="TensorDataset",
+                    got=type(tensor).__name__,
+                )
         if any(t.dim() == 0 or t.shape[0] != tensors[0].shape[:1][0] for t in tensors):
             raise ShapeError(
                 "first axes must be equal",
@@ -57,7 +65,9 @@ class ConcatDataset(Dataset[T]):
         self.datasets = list(datasets)
         if not self.datasets:
             raise ArgumentError("at least one data set is needed", operator="ConcatDataset")
-        self._ends = list(accumulate(len(dataset) for dataset in self.datasets))
+        for dataset in self.datasets:
+            _need_length(dataset, "ConcatDataset")
+        self.cumulative_sizes = list(accumulate(len(dataset) for dataset in self.datasets))
 
     def __getitem__(self, index: int) -> T:
         """Return one sample."""
@@ -67,11 +77,11 @@ class ConcatDataset(Dataset[T]):
                 f"index must lie in [{-count}, {count})", operator="ConcatDataset", got=str(index)
             )
         place = index % count
-        number = bisect_right(self._ends, place)
-        return self.datasets[number][place - (self._ends[number - 1] if number else 0)]
+        number = bisect_right(self.cumulative_sizes, place)
+        return self.datasets[number][place - (self.cumulative_sizes[number - 1] if number else 0)]
 
     def __len__(self) -> int:
-        return self._ends[-1]
+        return self.cumulative_sizes[-1]
 
 
 class Subset(Dataset[T]):
@@ -99,7 +109,15 @@ def random_split(
     Lengths that are fractions of one are rounded down and the rest is dealt out from the first
     subset on. Raises ArgumentError (a ValueError) if the lengths do not sum to that of `dataset`.
     """
+    _need_length(dataset, "random_split")
     total = len(dataset)
+    given, lengths = lengths, list(lengths) if isinstance(lengths, Iterable) else []
+    if not lengths or not all(isinstance(length, Real) for length in lengths):
+        raise ArgumentError(
+            "lengths must be a list of sizes or fractions",
+            operator="random_split",
+            got=repr(given),
+        )
     if math.isclose(sum(lengths), 1) and sum(lengths) <= 1:
         if any(not 0 <= fraction <= 1 for fraction in lengths):
             raise ArgumentError(
@@ -109,7 +127,8 @@ def random_split(
         for i in range(total - sum(counts)):
             counts[i % len(counts)] += 1
     else:
-        counts = [int(length) for length in lengths]
+        # -1, which is refused below, for what is neither a fraction of one nor whole
+        counts = [int(length) if float(length).is_integer() else -1 for length in lengths]
     if sum(counts) != total or min(counts) < 0:
         raise ArgumentError(
             f"lengths must sum to {total}", operator="random_split", got=str(list(lengths))
@@ -120,6 +139,11 @@ def random_split(
         splits.append(Subset(dataset, order[start : start + count]))
         start += count
     return splits
+
+
+def _need_length(dataset: Any, operator: str) -> None:
+    if not hasattr(dataset, "__len__"):
+        raise DTypeError("a data set needs __len__", operator=operator, got=type(dataset).__name__)
 
 
 def batch_reader(dataset: Any) -> BatchReader | None:
@@ -139,7 +163,8 @@ def batch_reader(dataset: Any) -> BatchReader | None:
 
 
 def _gather(tensors: Sequence[Tensor], indices: Sequence[int]) -> list[Tensor]:
+    indices = list(indices)  # a batch sampler may yield arrays or tensors
     if not indices:
         return [tensor[:0] for tensor in tensors]
-    index = ops.tensor(list(indices))
+    index = ops.tensor(indices)
     return [tensor[index] for tensor in tensors]

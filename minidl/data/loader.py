@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from minidl.data.collate import default_collate, default_convert
 from minidl.data.dataset import batch_reader
 from minidl.data.sampler import BatchSampler, RandomSampler, SequentialSampler
 from minidl.errors import ArgumentError, UnsupportedError
 
+T = TypeVar("T")
 
-class DataLoader:
+
+class DataLoader(Generic[T]):
     """Iterates over `dataset` in batches; every `iter()` is a pass of its own.
 
     `shuffle` draws a new order per pass from `generator`; `sampler` and `batch_sampler` give the
@@ -107,9 +109,11 @@ class DataLoader:
 
 
 def _refuse_workers(num_workers: int, **options: Any) -> None:
-    if num_workers < 0:
+    if not isinstance(num_workers, int) or num_workers < 0:
         raise ArgumentError(
-            "num_workers must not be negative", operator="DataLoader", got=str(num_workers)
+            "num_workers must be an integer and not negative",
+            operator="DataLoader",
+            got=repr(num_workers),
         )
     if num_workers > 0:
         raise UnsupportedError(

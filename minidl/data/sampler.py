@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import minidl.ops as ops
-from minidl.errors import ArgumentError
+from minidl.dtypes import float64
+from minidl.errors import ArgumentError, ShapeError
+
+T = TypeVar("T")
 
 
-class Sampler:
+class Sampler(Generic[T]):
     """Base of samplers: subclasses define `__iter__`, which yields indices, and `__len__`."""
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[T]:
         """Yield the indices of one pass."""
         raise NotImplementedError(f"[{type(self).__name__}] a sampler must define __iter__")
 
 
-class SequentialSampler(Sampler):
+class SequentialSampler(Sampler[int]):
     """0, 1, 2, ... to the end."""
 
     def __init__(self, data_source: Any) -> None:
@@ -31,7 +34,7 @@ class SequentialSampler(Sampler):
         return len(self.data_source)
 
 
-class RandomSampler(Sampler):
+class RandomSampler(Sampler[int]):
     """A new permutation on every pass, or independent draws with `replacement`.
 
     `num_samples` indices are drawn, by default as many as there are samples; without replacement
@@ -46,14 +49,21 @@ class RandomSampler(Sampler):
         num_samples: int | None = None,
         generator: Any = None,
     ) -> None:
-        if num_samples is not None and num_samples < 0:
+        if not isinstance(replacement, bool):
             raise ArgumentError(
-                "num_samples must not be negative", operator="RandomSampler", got=str(num_samples)
+                "replacement must be a bool", operator="RandomSampler", got=repr(replacement)
             )
         self.data_source = data_source
         self.replacement = replacement
         self._num_samples = num_samples
         self.generator = generator
+        if not isinstance(self.num_samples, int) or self.num_samples <= 0:
+            # as in PyTorch: a training loop that shuffles nothing would run and learn nothing
+            raise ArgumentError(
+                "the number of samples must be a positive integer",
+                operator="RandomSampler",
+                got=repr(self.num_samples),
+            )
 
     @property
     def num_samples(self) -> int:
@@ -77,7 +87,7 @@ class RandomSampler(Sampler):
         return self.num_samples
 
 
-class SubsetRandomSampler(Sampler):
+class SubsetRandomSampler(Sampler[int]):
     """The given indices, in a new random order on every pass."""
 
     def __init__(self, indices: Sequence[int], generator: Any = None) -> None:
@@ -93,7 +103,48 @@ class SubsetRandomSampler(Sampler):
         return len(self.indices)
 
 
-class BatchSampler(Sampler):
+class WeightedRandomSampler(Sampler[int]):
+    """`num_samples` indices, drawn with probabilities proportional to `weights`.
+
+    weights: one number per sample, which need not sum to one; without `replacement` every index
+    comes at most once. Serves classes of unequal size: weight 1 / count of the sample's class.
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[float],
+        num_samples: int,
+        replacement: bool = True,
+        generator: Any = None,
+    ) -> None:
+        name = "WeightedRandomSampler"
+        self.weights = ops.as_tensor(weights, dtype=float64)
+        if self.weights.dim() != 1:
+            raise ShapeError(
+                "weights must have one axis", operator=name, got=str(tuple(self.weights.shape))
+            )
+        if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples <= 0:
+            raise ArgumentError(
+                "num_samples must be a positive integer", operator=name, got=repr(num_samples)
+            )
+        if not isinstance(replacement, bool):
+            raise ArgumentError("replacement must be a bool", operator=name, got=repr(replacement))
+        self.num_samples = num_samples
+        self.replacement = replacement
+        self.generator = generator
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the indices of one pass."""
+        drawn = ops.multinomial(
+            self.weights, self.num_samples, self.replacement, generator=self.generator
+        )
+        yield from drawn.tolist()
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+
+class BatchSampler(Sampler[list[int]]):
     """Lists of `batch_size` indices of `sampler`; `drop_last` leaves out a shorter last one."""
 
     def __init__(self, sampler: Iterable[int], batch_size: int, drop_last: bool) -> None:

@@ -2,16 +2,28 @@
 
 from minidl.nn import functional, init, utils
 from minidl.nn.activation import (
+    CELU,
     ELU,
     GELU,
+    GLU,
+    SELU,
+    Hardsigmoid,
+    Hardswish,
+    Hardtanh,
     LeakyReLU,
+    LogSigmoid,
     LogSoftmax,
+    Mish,
     ReLU,
+    ReLU6,
     Sigmoid,
     SiLU,
     Softmax,
+    Softmin,
     Softplus,
+    Softsign,
     Tanh,
+    Tanhshrink,
 )
 from minidl.nn.attention import MultiheadAttention
 from minidl.nn.containers import ModuleDict, ModuleList, Sequential
@@ -22,6 +34,7 @@ from minidl.nn.loss import (
     BCELoss,
     BCEWithLogitsLoss,
     CrossEntropyLoss,
+    HuberLoss,
     KLDivLoss,
     L1Loss,
     MSELoss,
@@ -30,10 +43,23 @@ from minidl.nn.loss import (
 )
 from minidl.nn.module import Module
 from minidl.nn.normalization import LayerNorm, RMSNorm
-from minidl.nn.transformer import TransformerEncoder, TransformerEncoderLayer
+from minidl.nn.transformer import Transformer, TransformerEncoder, TransformerEncoderLayer
 from minidl.tensor import Parameter
 
 __all__ = [
+    "CELU",
+    "GLU",
+    "Hardsigmoid",
+    "Hardswish",
+    "Hardtanh",
+    "LogSigmoid",
+    "Mish",
+    "ReLU6",
+    "SELU",
+    "Softmin",
+    "Softsign",
+    "Tanhshrink",
+    "HuberLoss",
     "BCELoss",
     "BCEWithLogitsLoss",
     "CrossEntropyLoss",
@@ -65,6 +91,7 @@ __all__ = [
     "Softmax",
     "Softplus",
     "Tanh",
+    "Transformer",
     "TransformerEncoder",
     "TransformerEncoderLayer",
     "functional",

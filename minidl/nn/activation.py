@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import minidl.ops as ops
+from minidl.errors import ArgumentError, UnsupportedError
 from minidl.nn.module import Module
 from minidl.tensor import Tensor
 
@@ -35,6 +36,79 @@ class SiLU(_Activation):
         return ops.silu(input, self.inplace)
 
 
+class SELU(_Activation):
+    """ELU, scaled to keep mean 0 and variance 1. Source: Klambauer et al., arXiv:1706.02515."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return a tensor of the same shape."""
+        return ops.selu(input, self.inplace)
+
+
+class Mish(_Activation):
+    """x * tanh(softplus(x)). Source: Misra, arXiv:1908.08681."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return a tensor of the same shape."""
+        return ops.mish(input, self.inplace)
+
+
+class Hardswish(_Activation):
+    """x * relu6(x + 3) / 6. Source: Howard et al., arXiv:1905.02244."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return a tensor of the same shape."""
+        return ops.hardswish(input, self.inplace)
+
+
+class Hardsigmoid(_Activation):
+    """relu6(x + 3) / 6. Source: Howard et al., arXiv:1905.02244."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return a tensor of the same shape."""
+        return ops.hardsigmoid(input, self.inplace)
+
+
+class ReLU6(_Activation):
+    """x limited to [0, 6]."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return a tensor of the same shape."""
+        return ops.relu6(input, self.inplace)
+
+
+class Hardtanh(_Activation):
+    """x limited to [`min_val`, `max_val`]."""
+
+    def __init__(
+        self,
+        min_val: float = -1.0,
+        max_val: float = 1.0,
+        inplace: bool = False,
+        min_value: None = None,
+        max_value: None = None,
+    ) -> None:
+        super().__init__(inplace)
+        if min_value is not None or max_value is not None:
+            raise UnsupportedError(
+                "min_value and max_value are gone; use min_val and max_val", operator="Hardtanh"
+            )
+        if not min_val < max_val:
+            raise ArgumentError(
+                "min_val must be below max_val", operator="Hardtanh", got=f"{min_val}, {max_val}"
+            )
+        self.min_val = min_val
+        self.max_val = max_val
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return a tensor of the same shape."""
+        return ops.hardtanh(input, self.min_val, self.max_val, self.inplace)
+
+    def extra_repr(self) -> str:
+        """Show the limits."""
+        text = f"min_val={self.min_val}, max_val={self.max_val}"
+        return text + (", inplace=True" if self.inplace else "")
+
+
 class LeakyReLU(_Activation):
     """x where positive, `negative_slope` * x elsewhere."""
 
@@ -61,6 +135,22 @@ class ELU(_Activation):
     def forward(self, input: Tensor) -> Tensor:
         """Return a tensor of the same shape."""
         return ops.elu(input, self.alpha, self.inplace)
+
+    def extra_repr(self) -> str:
+        """Show alpha."""
+        return f"alpha={self.alpha}" + (", inplace=True" if self.inplace else "")
+
+
+class CELU(_Activation):
+    """x where positive, `alpha` * (exp(x / alpha) - 1) elsewhere. Source: arXiv:1704.07483."""
+
+    def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
+        super().__init__(inplace)
+        self.alpha = alpha
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return a tensor of the same shape."""
+        return ops.celu(input, self.alpha, self.inplace)
 
     def extra_repr(self) -> str:
         """Show alpha."""
@@ -100,6 +190,46 @@ class Tanh(Module):
     def forward(self, input: Tensor) -> Tensor:
         """Return a tensor of the same shape."""
         return ops.tanh(input)
+
+
+class LogSigmoid(Module):
+    """log(sigmoid(x)), without overflow."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return a tensor of the same shape."""
+        return ops.logsigmoid(input)
+
+
+class Softsign(Module):
+    """x / (1 + |x|)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return a tensor of the same shape."""
+        return ops.softsign(input)
+
+
+class Tanhshrink(Module):
+    """x - tanh(x)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return a tensor of the same shape."""
+        return ops.tanhshrink(input)
+
+
+class GLU(Module):
+    """a * sigmoid(b) for the halves a, b of the input along `dim`. Source: arXiv:1612.08083."""
+
+    def __init__(self, dim: int = -1) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return a tensor of half the size along `dim`."""
+        return ops.glu(input, self.dim)
+
+    def extra_repr(self) -> str:
+        """Show the axis."""
+        return f"dim={self.dim}"
 
 
 class Softplus(Module):
@@ -145,6 +275,22 @@ class LogSoftmax(Module):
     def forward(self, input: Tensor) -> Tensor:
         """Return a tensor of the same shape."""
         return ops.log_softmax(input, self.dim)
+
+    def extra_repr(self) -> str:
+        """Show the axis."""
+        return f"dim={self.dim}"
+
+
+class Softmin(Module):
+    """softmax(-x) along `dim`."""
+
+    def __init__(self, dim: int | None = None) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return a tensor of the same shape."""
+        return ops.softmin(input, self.dim)
 
     def extra_repr(self) -> str:
         """Show the axis."""

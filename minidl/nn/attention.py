@@ -10,6 +10,7 @@ from minidl.errors import ArgumentError, DTypeError, ShapeError, UnsupportedErro
 from minidl.nn import init
 from minidl.nn.linear import Linear
 from minidl.nn.module import Module
+from minidl.ops.creation import sizes
 from minidl.tensor import Parameter, Tensor
 
 
@@ -35,6 +36,7 @@ class MultiheadAttention(Module):
         dtype: Any = None,
     ) -> None:
         super().__init__()
+        embed_dim, num_heads = sizes((embed_dim, num_heads), "MultiheadAttention")
         if embed_dim <= 0 or num_heads <= 0 or embed_dim % num_heads:
             raise ArgumentError(
                 "embed_dim must be a positive multiple of num_heads",
@@ -105,6 +107,15 @@ class MultiheadAttention(Module):
         gives weights (N, heads, L, S). `is_causal` may come with its mask or without; only
         `need_weights=False` runs the fused kernel, which never stores the L x S scores.
         """
+        given = {"query": query, "key": key, "value": value}
+        given |= {"key_padding_mask": key_padding_mask, "attn_mask": attn_mask}
+        for name, x in given.items():
+            if not isinstance(x, Tensor) and (x is not None or "mask" not in name):
+                raise DTypeError(
+                    f"{name} must be a Tensor; wrap it with minidl.tensor(...)",
+                    operator="multi_head_attention",
+                    got=type(x).__name__,
+                )
         batched = self._check_shapes(query, key, value)
         same = query is key and key is value
         if not batched:
@@ -195,7 +206,7 @@ class MultiheadAttention(Module):
         """Join both masks into one that broadcasts to (N, heads, L, S); boolean if both are."""
         batch, heads, length, source = q.shape[0], self.num_heads, q.shape[2], k.shape[2]
         if attn_mask is not None:
-            _check_mask_dtype("attn_mask", attn_mask)
+            attn_mask = _like_query("attn_mask", attn_mask, q)
             shape = tuple(attn_mask.shape)
             if shape == (batch * heads, length, source):
                 attn_mask = attn_mask.view(batch, heads, length, source)
@@ -208,7 +219,7 @@ class MultiheadAttention(Module):
                 )
         if padding is None:
             return attn_mask
-        _check_mask_dtype("key_padding_mask", padding)
+        padding = _like_query("key_padding_mask", padding, q)
         if tuple(padding.shape) != (batch, source):
             raise ShapeError(
                 f"key_padding_mask must have shape {(batch, source)}",
@@ -223,13 +234,17 @@ class MultiheadAttention(Module):
         return ops.logical_or(attn_mask, padding)
 
 
-def _check_mask_dtype(name: str, mask: Tensor) -> None:
-    if not mask.is_floating_point() and mask.dtype.name != "bool":
+def _like_query(name: str, mask: Tensor, query: Tensor) -> Tensor:
+    """Give a floating mask the query's dtype, so that a float32 one serves a model in 16 bits."""
+    if mask.is_floating_point():
+        return mask.to(query.dtype)
+    if mask.dtype.name != "bool":
         raise DTypeError(
             f"{name} must be boolean (True forbids) or floating point (added)",
             operator="multi_head_attention",
             got=repr(mask.dtype),
         )
+    return mask
 
 
 def _additive(mask: Tensor, like: Tensor) -> Tensor:

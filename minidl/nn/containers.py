@@ -6,7 +6,7 @@ import operator
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar, overload
 
-from minidl.errors import DTypeError, OutOfRangeError
+from minidl.errors import ArgumentError, DTypeError, OutOfRangeError
 from minidl.nn.module import Module, tree_repr
 
 NumberedT = TypeVar("NumberedT", bound="_Numbered")
@@ -40,32 +40,29 @@ class _Numbered(Module):
         return iter([self.__dict__[name] for name in self._module_names])
 
     @overload
-    def __getitem__(self: NumberedT, index: slice) -> NumberedT: ...
+    def __getitem__(self: NumberedT, idx: slice) -> NumberedT: ...
     @overload
-    def __getitem__(self, index: int) -> Any: ...
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, idx: int) -> Any: ...
+    def __getitem__(self, idx: Any) -> Any:
         """Return one module, or a container of the same type for a slice."""
-        if isinstance(index, slice):
+        if isinstance(idx, slice):
             part = type(self)()
-            for name in list(self._module_names)[index]:
+            for name in list(self._module_names)[idx]:
                 # A Sequential of named modules keeps the names in its slices.
                 number = name if isinstance(self, Sequential) else str(len(part))
                 part.add_module(number, self.__dict__[name])
             return part
-        return self.__dict__[self._name_at(index)]
+        return self.__dict__[self._name_at(idx)]
 
-    def __setitem__(self, index: int, module: Module) -> None:
-        setattr(self, self._name_at(index), module)
+    def __setitem__(self, idx: int, module: Module) -> None:
+        setattr(self, self._name_at(idx), module)
 
-    def __delitem__(self, index: int | slice) -> None:
-        if isinstance(index, slice):
-            gone = list(self._module_names)[index]
-        else:
-            gone = [self._name_at(index)]
+    def __delitem__(self, idx: int | slice) -> None:
+        """Remove modules; the rest is renumbered, named ones too, as in PyTorch."""
+        gone = list(self._module_names)[idx] if isinstance(idx, slice) else [self._name_at(idx)]
         for name in gone:
             delattr(self, name)
-        if all(name.isdecimal() for name in self._module_names):
-            self._replace(self)
+        self._replace(self)
 
     def append(self: NumberedT, module: Module) -> NumberedT:
         """Add a module at the end."""
@@ -89,11 +86,14 @@ class _Numbered(Module):
         self._replace(modules)
         return self
 
-    def pop(self, index: int = -1) -> Any:
+    def pop(self, key: int | slice = -1) -> Any:
         """Remove a module and return it."""
-        module = self[index]
-        del self[index]
+        module = self[key]
+        del self[key]
         return module
+
+    def __iadd__(self: NumberedT, other: Iterable[Module]) -> NumberedT:
+        return self.extend(other)
 
 
 class Sequential(_Numbered):
@@ -113,6 +113,25 @@ class Sequential(_Numbered):
         for name in self._module_names:
             input = own[name](input)
         return input
+
+    def __add__(self, other: Iterable[Module]) -> Sequential:
+        return Sequential(*self, *other)
+
+    def __mul__(self, other: int) -> Sequential:
+        """Repeat the same modules, which then share their parameters, `other` times."""
+        return Sequential(*(list(self) * _times(other)))
+
+    __rmul__ = __mul__
+
+    def __imul__(self, other: int) -> Sequential:
+        return self.extend(list(self) * (_times(other) - 1))
+
+
+def _times(count: Any) -> int:
+    count = operator.index(count)
+    if count <= 0:
+        raise ArgumentError("the factor must be positive", operator="Sequential", got=str(count))
+    return count
 
 
 class ModuleList(_Numbered):
@@ -198,5 +217,13 @@ class ModuleDict(Module):
     def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
         """Add or replace modules from a mapping, a ModuleDict or (name, module) pairs."""
         pairs: Any = modules.items() if isinstance(modules, Mapping | ModuleDict) else modules
-        for key, module in pairs:
+        try:
+            pairs = dict(pairs)
+        except (TypeError, ValueError):
+            raise DTypeError(
+                "modules must be a mapping or (name, module) pairs",
+                operator="ModuleDict",
+                got=type(modules).__name__,
+            ) from None
+        for key, module in pairs.items():
             self[key] = module

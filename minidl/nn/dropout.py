@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import minidl.ops as ops
 from minidl.errors import ArgumentError
 from minidl.nn.module import Module
@@ -16,8 +18,8 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
-        if not 0 <= p <= 1:
-            raise ArgumentError("p must lie in [0, 1]", operator="Dropout", got=str(p))
+        if not isinstance(p, Real) or not 0 <= p <= 1:
+            raise ArgumentError("p must lie in [0, 1]", operator="Dropout", got=repr(p))
         self.p = p
         self.inplace = inplace
 

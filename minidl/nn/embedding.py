@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import minidl.ops as ops
-from minidl.errors import ArgumentError, ShapeError, UnsupportedError
+from minidl.errors import ArgumentError, DTypeError, ShapeError, UnsupportedError
 from minidl.nn import init
 from minidl.nn.module import Module
 from minidl.tensor import Parameter, Tensor
@@ -67,6 +67,8 @@ class Embedding(Module):
             empty = ops.empty(size, device=device, dtype=dtype)
             self.weight = Parameter(empty, requires_grad=not _freeze)
             self.reset_parameters()
+        elif not isinstance(_weight, Tensor):
+            raise _not_a_tensor("Embedding", _weight)
         elif tuple(_weight.shape) != size:
             raise ShapeError(
                 f"weight must have shape {size}",
@@ -88,6 +90,8 @@ class Embedding(Module):
         sparse: bool = False,
     ) -> Embedding:
         """Make an embedding whose weight is `embeddings`, a (num, dim) tensor."""
+        if not isinstance(embeddings, Tensor):
+            raise _not_a_tensor("Embedding.from_pretrained", embeddings)
         if embeddings.dim() != 2:
             raise ShapeError(
                 "embeddings must have 2 axes",
@@ -121,3 +125,11 @@ class Embedding(Module):
         """Show the sizes and the padding index."""
         text = f"{self.num_embeddings}, {self.embedding_dim}"
         return text if self.padding_idx is None else f"{text}, padding_idx={self.padding_idx}"
+
+
+def _not_a_tensor(operator: str, value: object) -> DTypeError:
+    return DTypeError(
+        "the weights must be a Tensor; wrap them with minidl.tensor(...)",
+        operator=operator,
+        got=type(value).__name__,
+    )

@@ -1,6 +1,7 @@
 """The operators of neural networks under PyTorch's functional names; `minidl.ops` defines them."""
 
 from minidl.ops import (
+    bilinear,
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
     celu,
@@ -45,6 +46,7 @@ from minidl.ops import (
 )
 
 __all__ = [
+    "bilinear",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from minidl.autograd import Function, RemovableHandle
-from minidl.errors import ArgumentError
+from minidl.errors import ArgumentError, DTypeError
 from minidl.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ class HookTable(dict[int, Any]):
     def add(self, hook: Any, prepend: bool = False) -> RemovableHandle:
         """Append `hook` (or put it first) and return the handle that removes it."""
         handle = RemovableHandle(self)
+        while handle.id in self:  # a module unpickled here brings the ids of another process
+            handle = RemovableHandle(self)
         others = list(self.items()) if prepend else []
         if prepend:
             self.clear()
@@ -81,7 +83,7 @@ class _BackwardWatch:
 
     def __init__(self, module: Module, hooks: ModuleHooks) -> None:
         self.module, self.hooks = module, hooks
-        self.grad_output: tuple[Tensor | None, ...] = ()
+        self.grad_output: tuple[Tensor | None, ...] | None = None
         self.places: list[int] = []
         self.input_count = 0
 
@@ -133,6 +135,8 @@ class _BackwardWatch:
         spread: list[Tensor | None] = [None] * self.input_count
         for place, grad in zip(self.places, grads, strict=True):
             spread[place] = grad
+        if self.grad_output is None:  # they came past the output, which holds no tensor
+            return grads
         changed = self.run_backward(tuple(spread))
         return tuple(changed[i] for i in self.places)
 
@@ -141,7 +145,7 @@ class _BackwardWatch:
             changed = hook(self.module, grad_input, self.grad_output)
             if changed is not None:
                 grad_input = _replaced(changed, len(grad_input), "full_backward_hook")
-        self.grad_output = ()
+        self.grad_output = None
         return grad_input
 
 
@@ -151,6 +155,11 @@ def _replaced(grads: Any, count: int, name: str) -> tuple[Tensor | None, ...]:
         raise ArgumentError(
             f"the hook must return {count} gradients", operator=name, got=str(len(grads))
         )
+    for grad in grads:
+        if grad is not None and not isinstance(grad, Tensor):
+            raise DTypeError(
+                "the hook must return Tensors or None", operator=name, got=type(grad).__name__
+            )
     return grads
 
 

@@ -7,13 +7,15 @@ arXiv:1312.6120 (orthogonal).
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 import minidl.ops as ops
 from minidl.autograd import no_grad
-from minidl.errors import ArgumentError, ShapeError
+from minidl.dtypes import float64
+from minidl.errors import ArgumentError, DTypeError, ShapeError
 from minidl.tensor import Tensor
 
 _GAINS = {"tanh": 5 / 3, "relu": math.sqrt(2), "selu": 3 / 4}
@@ -29,6 +31,10 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
         return 1.0
     if nonlinearity == "leaky_relu":
         slope = 0.01 if param is None else param
+        if not isinstance(slope, Real):
+            raise ArgumentError(
+                "the slope must be a number", operator="calculate_gain", got=repr(slope)
+            )
         return math.sqrt(2 / (1 + slope**2))
     if nonlinearity in _GAINS:
         return _GAINS[nonlinearity]
@@ -38,20 +44,37 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     )
 
 
+def _check(name: str, tensor: Any, axes: int = 0, floating: bool = False) -> None:
+    """Refuse what is not a tensor, such as a whole layer, or lacks axes or fractions."""
+    if not isinstance(tensor, Tensor):
+        raise DTypeError(
+            "a Tensor is needed, such as layer.weight", operator=name, got=type(tensor).__name__
+        )
+    if tensor.dim() < axes:
+        raise ShapeError(
+            f"at least {axes} axes are needed", operator=name, got=str(tuple(tensor.shape))
+        )
+    if floating and not tensor.is_floating_point():
+        raise DTypeError("needs a floating point dtype", operator=name, got=repr(tensor.dtype))
+
+
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Any = None) -> Tensor:
     """Fill with uniform numbers in [a, b)."""
+    _check("uniform_", tensor)
     with no_grad():
         return tensor.uniform_(a, b, generator=generator)
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any = None) -> Tensor:
     """Fill with normal numbers."""
+    _check("normal_", tensor)
     with no_grad():
         return tensor.normal_(mean, std, generator=generator)
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
     """Fill with one value."""
+    _check("constant_", tensor)
     with no_grad():
         return tensor.fill_(val)
 
@@ -68,6 +91,7 @@ def zeros_(tensor: Tensor) -> Tensor:
 
 def eye_(tensor: Tensor) -> Tensor:
     """Fill a matrix with ones on the diagonal and zeros elsewhere."""
+    _check("eye_", tensor)
     if tensor.dim() != 2:
         raise ShapeError("a matrix is needed", operator="eye_", got=str(tuple(tensor.shape)))
     with no_grad():
@@ -82,12 +106,20 @@ def trunc_normal_(
     b: float = 2.0,
     generator: Any = None,
 ) -> Tensor:
-    """Fill with normal numbers from [a, b] only, by the inverse of the distribution function."""
+    """Fill with normal numbers from [a, b] only, by the inverse of the distribution function.
+
+    Drawn in float64: near the ends of a narrower dtype the inverse is infinite, which would put
+    a weight at `a` or `b`, many deviations out.
+    """
+    _check("trunc_normal_", tensor, floating=True)
+    if not std > 0:
+        raise ArgumentError("std must be positive", operator="trunc_normal_", got=str(std))
     low, high = (_normal_cdf((edge - mean) / std) for edge in (a, b))
     with no_grad():
-        tensor.uniform_(2 * low - 1, 2 * high - 1, generator=generator)
-        tensor.erfinv_().mul_(std * math.sqrt(2)).add_(mean)
-        return tensor.clamp_(min=a, max=b)
+        drawn = ops.empty(tensor.shape, dtype=float64, device=tensor.device)
+        drawn.uniform_(2 * low - 1, 2 * high - 1, generator=generator)
+        drawn.erfinv_().mul_(std * math.sqrt(2)).add_(mean)
+        return tensor.copy_(drawn.clamp_(min=a, max=b))
 
 
 def _normal_cdf(x: float) -> float:
@@ -107,7 +139,7 @@ def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> 
 
 def _xavier_std(tensor: Tensor, gain: float) -> float:
     fan_in, fan_out = _fans(tensor)
-    return gain * math.sqrt(2 / (fan_in + fan_out))
+    return gain * math.sqrt(2 / max(1, fan_in + fan_out))  # without elements both may be 0
 
 
 def kaiming_uniform_(
@@ -118,6 +150,7 @@ def kaiming_uniform_(
     generator: Any = None,
 ) -> Tensor:
     """Fill uniformly with variance gain**2 / fan; `a` is the slope of a leaky rectifier."""
+    _check("kaiming_uniform_", tensor)
     if tensor.numel() == 0:
         return tensor
     bound = math.sqrt(3) * _kaiming_std(tensor, a, mode, nonlinearity)
@@ -132,6 +165,7 @@ def kaiming_normal_(
     generator: Any = None,
 ) -> Tensor:
     """Fill normally with variance gain**2 / fan; `a` is the slope of a leaky rectifier."""
+    _check("kaiming_normal_", tensor)
     if tensor.numel() == 0:
         return tensor
     return normal_(tensor, 0.0, _kaiming_std(tensor, a, mode, nonlinearity), generator)
@@ -148,23 +182,20 @@ def _kaiming_std(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> floa
 
 def _fans(tensor: Tensor) -> tuple[int, int]:
     """Return how many inputs and outputs one unit has: weights are (out, in, *kernel)."""
-    if tensor.dim() < 2:
-        raise ShapeError("fans need at least 2 axes", operator="init", got=str(tuple(tensor.shape)))
+    _check("init", tensor, axes=2)
     kernel = math.prod(tensor.shape[2:])
     return tensor.shape[1] * kernel, tensor.shape[0] * kernel
 
 
 def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tensor:
     """Fill with a (semi-)orthogonal matrix of the first axis against all others, times `gain`."""
-    if tensor.dim() < 2:
-        raise ShapeError(
-            "at least 2 axes are needed", operator="orthogonal_", got=str(tuple(tensor.shape))
-        )
+    _check("orthogonal_", tensor, axes=2, floating=True)
     if tensor.numel() == 0:
         return tensor
     rows = tensor.shape[0]
     columns = tensor.numel() // rows
-    drawn = ops.randn((rows, columns), generator=generator).numpy()
+    # float64, whatever the default dtype: orthogonal to the last digit of the tensor's own
+    drawn = ops.randn((rows, columns), generator=generator, dtype=float64).numpy()
     q, r = np.linalg.qr(drawn.T if rows < columns else drawn)
     # The signs of R's diagonal make the distribution uniform over the orthogonal group.
     q = q * np.sign(np.diagonal(r))

@@ -9,6 +9,7 @@ import minidl.ops as ops
 from minidl.errors import ArgumentError
 from minidl.nn import init
 from minidl.nn.module import Module
+from minidl.ops.creation import sizes
 from minidl.tensor import Parameter, Tensor
 
 
@@ -28,6 +29,7 @@ class Linear(Module):
         dtype: Any = None,
     ) -> None:
         super().__init__()
+        in_features, out_features = sizes((in_features, out_features), "Linear")
         if in_features < 0 or out_features < 0:
             raise ArgumentError(
                 "sizes must not be negative",

@@ -179,6 +179,18 @@ class SmoothL1Loss(_Loss):
         return ops.smooth_l1_loss(input, target, reduction=self.reduction, beta=self.beta)
 
 
+class HuberLoss(_Loss):
+    """Squared difference below `delta`, `delta` times the absolute difference above, joined."""
+
+    def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
+        super().__init__(None, None, reduction)
+        self.delta = delta
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of `input` against `target`, of the same shape."""
+        return ops.huber_loss(input, target, reduction=self.reduction, delta=self.delta)
+
+
 class KLDivLoss(_Loss):
     """Kullback-Leibler divergence of `target` from log-probabilities `input`.
 

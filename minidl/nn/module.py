@@ -5,34 +5,18 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
-
-import numpy as np
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import minidl.dtypes as dtypes
-import minidl.ops as ops
 from minidl.autograd import RemovableHandle, no_grad
 from minidl.errors import ArgumentError, DTypeError, MinidlError, UnsupportedError
 from minidl.nn.hooks import ModuleHooks, call_with_hooks
+from minidl.nn.state import IncompatibleKeys, fitted, with_shapes
 from minidl.ops import training
-from minidl.tensor import Parameter, Tensor
+from minidl.tensor import Parameter, Tensor, as_device
 
 ModuleT = TypeVar("ModuleT", bound="Module")
-
-
-class IncompatibleKeys(NamedTuple):
-    """What `load_state_dict` could not match: names without a value, and names without a place."""
-
-    missing_keys: list[str]
-    unexpected_keys: list[str]
-
-    def __repr__(self) -> str:
-        if not self.missing_keys and not self.unexpected_keys:
-            return "<All keys matched successfully>"
-        return (
-            f"IncompatibleKeys(missing_keys={self.missing_keys}, "
-            f"unexpected_keys={self.unexpected_keys})"
-        )
 
 
 class Module:
@@ -94,17 +78,35 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         """Register parameters and submodules, check values of registered names, store the rest."""
         if type(value) is Tensor and value.is_parameter:
-            self._require_init("parameters")
+            self._require_init("parameters are assigned")
             self._forget(name, keep=self._parameter_names)
             self.register_parameter(name, value)
         elif isinstance(value, Module):
-            self._require_init("submodules")
+            self._require_init("submodules are assigned")
+            if name in self._parameter_names:
+                self._check_plain(name, value)
             self._forget(name, keep=self._module_names)
             self._module_names[name] = None
             self.__dict__[name] = value
         else:
             self._check_plain(name, value)
             object.__setattr__(self, name, value)
+
+    if not TYPE_CHECKING:  # type checkers go on reporting misspelt attributes
+
+        def __getattr__(self, name: str) -> Any:
+            """Explain why an attribute is missing; one that exists never comes here."""
+            self._require_init("the module is used")
+            # Looked up again for Python's own message, or that of a property which failed inside.
+            return object.__getattribute__(self, name)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the attributes of a pickled or copied module.
+
+        Written out so that a subclass whose own `__getattr__` reads an attribute is not asked for
+        this method while it has none yet.
+        """
+        self.__dict__.update(state)
 
     def __delattr__(self, name: str) -> None:
         """Remove an attribute, registered or not."""
@@ -114,7 +116,7 @@ class Module:
     def _require_init(self, what: str) -> None:
         if "_module_names" not in self.__dict__:
             raise AttributeError(
-                f"[{type(self).__name__}] super().__init__() must run before {what} are assigned"
+                f"[{type(self).__name__}] super().__init__() must run before {what}"
             )
 
     def _forget(self, name: str, keep: dict[str, Any] | None) -> None:
@@ -142,7 +144,7 @@ class Module:
         )
 
     def _check_new_name(self, kind: str, name: Any, names: dict[str, Any]) -> None:
-        self._require_init(f"{kind}s")
+        self._require_init(f"{kind}s are assigned")
         if not isinstance(name, str):
             raise TypeError(f"[register_{kind}] name must be a string, got {type(name).__name__}")
         if not name or "." in name:
@@ -231,9 +233,9 @@ class Module:
                 path = f"{prefix}.{name}" if prefix else name
                 yield from module.named_modules(memo, path, remove_duplicate)
 
-    def modules(self) -> Iterator[Module]:
+    def modules(self, remove_duplicate: bool = True) -> Iterator[Module]:
         """Yield this module and all below it."""
-        return (module for _, module in self.named_modules())
+        return (module for _, module in self.named_modules(remove_duplicate=remove_duplicate))
 
     def _named_tensors(
         self, table: str, prefix: str, recurse: bool, remove_duplicate: bool
@@ -244,9 +246,8 @@ class Module:
         else:
             modules = iter(((prefix, self),))
         for path, module in modules:
-            own = module.__dict__
-            for name in own[table]:
-                tensor = own[name]
+            for name in getattr(module, table):
+                tensor = module.__dict__[name]
                 if tensor is None or id(tensor) in seen:
                     continue
                 if remove_duplicate:
@@ -368,12 +369,13 @@ class Module:
     ) -> IncompatibleKeys:
         """Copy tensors (or NumPy arrays) by name into this module.
 
-        With `assign=True` the given tensors become the module's own instead. Raises RuntimeError
-        that lists every wrong shape and, if `strict`, every missing and unexpected name.
+        With `assign=True` the given tensors become the module's own instead. Nothing is written
+        unless everything fits: otherwise raises RuntimeError that lists every wrong shape and, if
+        `strict`, every missing and unexpected name.
         """
-        if not isinstance(state_dict, Mapping):
+        if not isinstance(state_dict, Mapping) or not all(isinstance(k, str) for k in state_dict):
             raise DTypeError(
-                "state_dict must be a mapping",
+                "state_dict must be a mapping from names to tensors",
                 operator="load_state_dict",
                 got=type(state_dict).__name__,
             )
@@ -383,25 +385,40 @@ class Module:
         missing: list[str] = []
         unexpected: list[str] = []
         errors: list[str] = []
+        writes: list[Callable[[], Any]] = []
         for path, module in list(self.named_modules(remove_duplicate=False)):
             prefix = f"{path}." if path else ""
-            local = dict(metadata.get(path, {}), assign_to_params_buffers=assign)
+            saved = metadata.get(path, {})
+            local = dict(saved, assign_to_params_buffers=assign, writes=writes)
             arguments = (state, prefix, local, strict, missing, unexpected, errors)
             for hook in list((module._hooks or ModuleHooks()).load_pre.values()):
                 hook(module, *arguments)
             module._load_from_state_dict(*arguments)
+
+        def problems() -> list[str]:
+            found = []
+            if strict and missing:
+                found.append(f"missing keys: {with_shapes(missing, self.state_dict())}")
+            if strict and unexpected:
+                found.append(f"unexpected keys: {with_shapes(unexpected, state)}")
+            return found + errors
+
+        def write_all() -> None:
+            for write in writes:
+                write()
+            writes.clear()
+
+        # The hooks may read what was loaded; where names are wrong, they may yet forgive them.
+        if not problems():
+            write_all()
         result = IncompatibleKeys(missing, unexpected)
         for module in list(self.modules()):
             for hook in list((module._hooks or ModuleHooks()).load_post.values()):
                 hook(module, result)
-        if strict:
-            if unexpected:
-                errors.insert(0, f"unexpected keys: {_with_shapes(unexpected, state)}")
-            if missing:
-                errors.insert(0, f"missing keys: {_with_shapes(missing, self.state_dict())}")
-        if errors:
-            listed = "\n  ".join([f"{type(self).__name__} does not fit the state:", *errors])
+        if found := problems():
+            listed = "\n  ".join([f"{type(self).__name__} does not fit the state:", *found])
             raise MinidlError(listed, operator="load_state_dict")
+        write_all()
         return result
 
     def _load_from_state_dict(
@@ -414,21 +431,27 @@ class Module:
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """Read this module's own entries, report what does not fit; subclasses may override it."""
-        assign = local_metadata.get("assign_to_params_buffers", False)
+        """Read this module's own entries, report what does not fit; subclasses may override it.
+
+        What is to be written goes to `local_metadata["writes"]`, as functions to call later.
+        """
+        assign = local_metadata["assign_to_params_buffers"]
+        writes = local_metadata["writes"]
         saved = list(self._saved_names())
         for name in saved:
             key = prefix + name
             if key not in state_dict:
                 missing_keys.append(key)
                 continue
-            problem = self._load_tensor(name, state_dict[key], assign)
-            if problem is not None:
-                error_msgs.append(f"{key}: {problem}")
+            value = fitted(state_dict[key], self.__dict__[name], assign)
+            if isinstance(value, str):
+                error_msgs.append(f"{key}: {value}")
+            else:
+                writes.append(partial(self._load_tensor, name, value, assign))
         extra = f"{prefix}_extra_state"
         if self._has_extra_state():
             if extra in state_dict:
-                self.set_extra_state(state_dict[extra])
+                writes.append(partial(self.set_extra_state, state_dict[extra]))
             else:
                 missing_keys.append(extra)
             saved.append("_extra_state")
@@ -440,26 +463,14 @@ class Module:
                 if name not in (children if below else saved):
                     unexpected_keys.append(key)
 
-    def _load_tensor(self, name: str, value: Any, assign: bool) -> str | None:
-        """Give the tensor `name` a new value; the returned sentence says why it cannot be done."""
-        tensor = self.__dict__[name]
-        if isinstance(value, np.ndarray):
-            value = ops.from_numpy(np.array(value))
-        if not isinstance(value, Tensor):
-            return f"value must be a Tensor or a NumPy array, got {type(value).__name__}"
-        if value.shape != tensor.shape:
-            return (
-                f"size mismatch, the saved shape is {tuple(value.shape)}, "
-                f"the model's is {tuple(tensor.shape)}"
-            )
+    def _load_tensor(self, name: str, value: Tensor, assign: bool) -> None:
         if assign:
-            if name in self._parameter_names and not isinstance(value, Parameter):
-                value = Parameter(value.detach(), requires_grad=tensor.requires_grad)
+            if name in self._parameter_names:
+                value.requires_grad_(self.__dict__[name].requires_grad)
             self.__dict__[name] = value
         else:
             with no_grad():
-                tensor.copy_(value)
-        return None
+                self.__dict__[name].copy_(value)
 
     # Changing the tree ---------------------------------------------------------------------------
 
@@ -505,11 +516,11 @@ class Module:
                     param = own[name]
                     if param is None:
                         continue
-                    grad = param.grad
-                    param.grad = None
-                    param.data = fn(param.data)
-                    if grad is not None:
-                        param.grad = fn(grad)
+                    # Both are made before either is replaced: a failure loses no gradient.
+                    data = fn(param.data)
+                    grad = None if param.grad is None else fn(param.grad)
+                    param.data = data
+                    param.grad = grad
                 for name in module._buffer_names:
                     if own[name] is not None:
                         own[name] = fn(own[name])
@@ -649,13 +660,6 @@ def tree_repr(head: str, lines: list[str], children: list[tuple[str, str]]) -> s
     return f"{head}(\n  {body})"
 
 
-def _with_shapes(names: list[str], state: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{name} {tuple(state[name].shape)}" if hasattr(state.get(name), "shape") else name
-        for name in names
-    )
-
-
 def _parse_to(
     *args: Any,
     device: Any = None,
@@ -675,4 +679,4 @@ def _parse_to(
             dtype = arg
         elif not isinstance(arg, bool) and arg is not None:
             device = arg
-    return device, dtype
+    return as_device(device), None if dtype is None else dtypes.dtype_of(dtype)

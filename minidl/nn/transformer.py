@@ -7,13 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import minidl.ops as ops
-from minidl.errors import ArgumentError
+from minidl.errors import ArgumentError, UnsupportedError
 from minidl.nn.attention import MultiheadAttention
 from minidl.nn.containers import ModuleList
 from minidl.nn.dropout import Dropout
 from minidl.nn.linear import Linear
 from minidl.nn.module import Module
 from minidl.nn.normalization import LayerNorm
+from minidl.ops.creation import sizes
 from minidl.tensor import Tensor
 
 _ACTIVATIONS = {"relu": ops.relu, "gelu": ops.gelu}
@@ -104,6 +105,7 @@ class TransformerEncoder(Module):
         mask_check: bool = True,
     ) -> None:
         super().__init__()
+        (num_layers,) = sizes((num_layers,), "TransformerEncoder")
         if num_layers < 0:
             raise ArgumentError(
                 "num_layers must not be negative",
@@ -126,7 +128,7 @@ class TransformerEncoder(Module):
         `is_causal=None` looks whether `mask` is the causal one, which has a faster kernel.
         """
         if is_causal is None:
-            is_causal = mask is not None and _is_causal(mask)
+            is_causal = isinstance(mask, Tensor) and _is_causal(mask)
         output = src
         for layer in self.layers:
             output = layer(
@@ -138,9 +140,23 @@ class TransformerEncoder(Module):
         return output if self.norm is None else self.norm(output)
 
 
-def generate_square_subsequent_mask(size: int, device: Any = None, dtype: Any = None) -> Tensor:
-    """Return the (size, size) additive mask with -inf above the diagonal, 0 elsewhere."""
-    return ops.full((size, size), float("-inf"), device=device, dtype=dtype).triu(1)
+def generate_square_subsequent_mask(sz: int, device: Any = None, dtype: Any = None) -> Tensor:
+    """Return the (sz, sz) additive mask with -inf above the diagonal, 0 elsewhere."""
+    return ops.full((sz, sz), float("-inf"), device=device, dtype=dtype).triu(1)
+
+
+class Transformer(Module):
+    """PyTorch's encoder and decoder in one; only its function for masks exists here."""
+
+    generate_square_subsequent_mask = staticmethod(generate_square_subsequent_mask)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+        raise UnsupportedError(
+            "there is no decoder; build the model from TransformerEncoder, with a causal mask for "
+            "text generation",
+            operator="Transformer",
+        )
 
 
 def _is_causal(mask: Tensor) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
 
 import minidl.ops as ops
 from minidl.autograd import no_grad
-from minidl.errors import GradientError
+from minidl.errors import DTypeError, GradientError
 from minidl.ops import training
 from minidl.tensor import Tensor
 
@@ -51,5 +52,20 @@ def clip_grad_value_(
 
 
 def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    """The gradients that there are; DTypeError for what is not a tensor, such as a module."""
     params = [parameters] if isinstance(parameters, Tensor) else parameters
+    spent = isinstance(params, Iterator)
+    params = list(params) if isinstance(params, Iterable) else [params]
+    if spent and not params:
+        warnings.warn(
+            "[clip_grad] the iterator over parameters is empty or used up, so nothing is clipped",
+            stacklevel=3,
+        )
+    for param in params:
+        if not isinstance(param, Tensor):
+            raise DTypeError(
+                "parameters must be tensors, as model.parameters() gives them",
+                operator="clip_grad",
+                got=type(param).__name__,
+            )
     return [param.grad for param in params if param.grad is not None]

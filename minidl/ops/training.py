@@ -58,9 +58,10 @@ def adam_step(
     maximize, decoupled.
     """
     _check_writable("adam_step", params)
+    counts = []
     for step in steps:
         step.array += 1
-    counts = [int(step.array) for step in steps]
+        counts.append(int(step.array))  # at once: a parameter that is given twice steps twice
     for k, at in _by_table(params):
         lists = (params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs)
         _run(
@@ -97,7 +98,8 @@ def clear_grads(params: Iterable[Tensor], set_to_none: bool) -> None:
         if set_to_none or grad is None:
             param.grad = None
         else:
-            grad.detach_()
+            if grad.node is not None:
+                grad.detach_()
             grad.array[...] = 0
             _written([grad])
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 import minidl.ops as ops
 from minidl.dtypes import float32
+from minidl.errors import ArgumentError
 from minidl.ops import training
 from minidl.optim.optimizer import Optimizer
 from minidl.tensor import Tensor
@@ -54,10 +56,12 @@ class Adam(Optimizer):
 
     def _check_options(self, group: dict[str, Any]) -> None:
         self._check_common(group)
-        self._require(group["eps"] >= 0, "eps must not be negative", group["eps"])
+        self._require_number(group, "eps")
         betas = group["betas"]
         self._require(
-            len(betas) == 2 and all(0 <= beta < 1 for beta in betas),
+            isinstance(betas, tuple | list)
+            and len(betas) == 2
+            and all(isinstance(beta, Real) and 0 <= float(beta) < 1 for beta in betas),
             "betas must be two numbers in [0, 1)",
             betas,
         )
@@ -90,11 +94,16 @@ class Adam(Optimizer):
             decoupled=group["decoupled_weight_decay"],
         )
 
-    def _loaded(self) -> None:
-        """Accept checkpoints whose step is a plain number."""
-        for state in self.state.values():
-            if "step" in state and not isinstance(state["step"], Tensor):
-                state["step"] = ops.tensor(float(state["step"]), dtype=float32)
+    def _adopt(self, state: dict[str, Any]) -> None:
+        """Refuse another optimiser's state; accept checkpoints whose step is a plain number."""
+        if state and not {"step", "exp_avg", "exp_avg_sq"} <= state.keys():
+            raise ArgumentError(
+                "the state must have step, exp_avg and exp_avg_sq",
+                operator="load_state_dict",
+                got=", ".join(map(str, state)),
+            )
+        if state and not isinstance(state["step"], Tensor):
+            state["step"] = ops.tensor(float(state["step"]), dtype=float32)
 
 
 class AdamW(Adam):

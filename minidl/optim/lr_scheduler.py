@@ -6,11 +6,15 @@ import math
 import types
 import warnings
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 from minidl.errors import ArgumentError, DTypeError
 from minidl.optim.optimizer import Optimizer
+
+_WITHOUT_STATE = (types.FunctionType, types.BuiltinFunctionType)
 
 
 class LRScheduler:
@@ -19,6 +23,9 @@ class LRScheduler:
     Making a schedule sets the rates of step 0; `step()` after each `optimizer.step()` sets the
     next ones. `last_epoch` other than -1 resumes, and needs "initial_lr" in every group.
     """
+
+    # The list attribute, if there is one, whose entries the state holds one by one.
+    _parts = ""
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         self._check_optimizer(optimizer)
@@ -77,6 +84,13 @@ class LRScheduler:
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
         closed_form = getattr(self, "_get_closed_form_lr", None)
         rates = closed_form() if epoch is not None and closed_form else self.get_lr()
+        if len(rates) != len(self.optimizer.param_groups):
+            raise ArgumentError(
+                f"there are {len(self.optimizer.param_groups)} groups; make the schedule after "
+                "add_param_group",
+                operator=type(self).__name__,
+                got=f"{len(rates)} rates",
+            )
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
         self._last_lr = list(rates)
@@ -86,8 +100,22 @@ class LRScheduler:
         return {key: value for key, value in self.__dict__.items() if key != "optimizer"}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
-        self.__dict__.update(state_dict)
+        """Take back what `state_dict` returned; DTypeError for anything else."""
+        self.__dict__.update(self._checked(state_dict))
+
+    def _checked(self, state_dict: Any) -> dict[str, Any]:
+        """A copy of `state_dict`, if a schedule like this one may have returned it."""
+        parts = self._parts
+        count = len(getattr(self, parts)) if parts else 0
+        fits = isinstance(state_dict, Mapping) and "last_epoch" in state_dict
+        if not fits or (parts and len(state_dict.get(parts, ())) != count):
+            raise DTypeError(
+                "state_dict must be what the state_dict() of such a schedule returned"
+                + (f", with {count} {parts}" if parts else ""),
+                operator=type(self).__name__,
+                got=", ".join(map(str, state_dict)) if fits else type(state_dict).__name__,
+            )
+        return dict(state_dict)
 
     def _group_lrs(self) -> list[float]:
         return [group["lr"] for group in self.optimizer.param_groups]
@@ -95,6 +123,8 @@ class LRScheduler:
 
 class LambdaLR(LRScheduler):
     """The initial rate times `lr_lambda(step)`; one function, or one per group."""
+
+    _parts = "lr_lambdas"
 
     def __init__(
         self,
@@ -114,6 +144,13 @@ class LambdaLR(LRScheduler):
             )
         else:
             self.lr_lambdas = list(lr_lambda)
+        for factor in self.lr_lambdas:
+            if not callable(factor):
+                raise DTypeError(
+                    "lr_lambda must be a function of the step, or one per group",
+                    operator="LambdaLR",
+                    got=type(factor).__name__,
+                )
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
@@ -127,18 +164,114 @@ class LambdaLR(LRScheduler):
         """Return everything but the optimiser; functions become None, callables their dict."""
         state = super().state_dict()
         state["lr_lambdas"] = [
-            None if isinstance(factor, types.FunctionType) else dict(factor.__dict__)
+            None if isinstance(factor, _WITHOUT_STATE) else dict(factor.__dict__)
             for factor in self.lr_lambdas
         ]
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take back what `state_dict` returned; functions stay as they are."""
-        rest = dict(state_dict)
+        rest = self._checked(state_dict)
         for factor, saved in zip(self.lr_lambdas, rest.pop("lr_lambdas"), strict=True):
             if saved is not None:
                 factor.__dict__.update(saved)
-        super().load_state_dict(rest)
+        self.__dict__.update(rest)
+
+
+class StepLR(LRScheduler):
+    """The rate times `gamma` after every `step_size` steps."""
+
+    def __init__(
+        self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1
+    ) -> None:
+        if not isinstance(step_size, int) or step_size <= 0:
+            raise ArgumentError(
+                "step_size must be a positive integer", operator="StepLR", got=repr(step_size)
+            )
+        self.step_size = step_size
+        self.gamma = gamma
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        """Compute the rates from the ones before, so that schedules can be chained."""
+        if self.last_epoch == 0 or self.last_epoch % self.step_size:
+            return self._group_lrs()
+        return [lr * self.gamma for lr in self._group_lrs()]
+
+    def _get_closed_form_lr(self) -> list[float]:
+        factor = self.gamma ** (self.last_epoch // self.step_size)
+        return [base * factor for base in self.base_lrs]
+
+
+class MultiStepLR(LRScheduler):
+    """The rate times `gamma` at each of the steps `milestones`."""
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        milestones: Iterable[int],
+        gamma: float = 0.1,
+        last_epoch: int = -1,
+    ) -> None:
+        self.milestones = Counter(milestones)  # one that is given twice counts twice
+        self.gamma = gamma
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        """Compute the rates from the ones before, so that schedules can be chained."""
+        if self.last_epoch not in self.milestones:
+            return self._group_lrs()
+        return [lr * self.gamma ** self.milestones[self.last_epoch] for lr in self._group_lrs()]
+
+    def _get_closed_form_lr(self) -> list[float]:
+        passed = bisect_right(sorted(self.milestones.elements()), self.last_epoch)
+        return [base * self.gamma**passed for base in self.base_lrs]
+
+
+class ExponentialLR(LRScheduler):
+    """The rate times `gamma` at every step."""
+
+    def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:
+        self.gamma = gamma
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        """Compute the rates from the ones before, so that schedules can be chained."""
+        if self._is_initial:
+            return self._group_lrs()
+        return [lr * self.gamma for lr in self._group_lrs()]
+
+    def _get_closed_form_lr(self) -> list[float]:
+        return [base * self.gamma**self.last_epoch for base in self.base_lrs]
+
+
+class ConstantLR(LRScheduler):
+    """The rate times `factor` for `total_iters` steps, then the rate itself."""
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        factor: float = 1 / 3,
+        total_iters: int = 5,
+        last_epoch: int = -1,
+    ) -> None:
+        if not 0 < factor <= 1:  # PyTorch takes 0 and divides by it later
+            raise ArgumentError("factor must lie in (0, 1]", operator="ConstantLR", got=str(factor))
+        self.factor = factor
+        self.total_iters = total_iters
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        """Compute the rates from the ones before, so that schedules can be chained."""
+        if self.last_epoch == 0:
+            return [lr * self.factor for lr in self._group_lrs()]
+        if self.last_epoch != self.total_iters:
+            return self._group_lrs()
+        return [lr * (1 / self.factor) for lr in self._group_lrs()]
+
+    def _get_closed_form_lr(self) -> list[float]:
+        factor = 1 if self.last_epoch >= self.total_iters else self.factor
+        return [base * factor for base in self.base_lrs]
 
 
 class LinearLR(LRScheduler):
@@ -176,8 +309,8 @@ class LinearLR(LRScheduler):
         return [lr * (1 + rise / before) for lr in self._group_lrs()]
 
     def _get_closed_form_lr(self) -> list[float]:
-        done = min(self.total_iters, self.last_epoch) / self.total_iters
-        factor = self.start_factor + (self.end_factor - self.start_factor) * done
+        risen = (self.end_factor - self.start_factor) * min(self.total_iters, self.last_epoch)
+        factor = self.start_factor + risen / self.total_iters
         return [base * factor for base in self.base_lrs]
 
 
@@ -190,6 +323,10 @@ class CosineAnnealingLR(LRScheduler):
     def __init__(
         self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1
     ) -> None:
+        if not isinstance(T_max, Real) or T_max <= 0:
+            raise ArgumentError(
+                "T_max must be positive", operator="CosineAnnealingLR", got=repr(T_max)
+            )
         self.T_max = T_max
         self.eta_min = eta_min
         super().__init__(optimizer, last_epoch)
@@ -221,6 +358,8 @@ class CosineAnnealingLR(LRScheduler):
 class SequentialLR(LRScheduler):
     """Several schedules in turn; `milestones` are the steps at which the next one begins."""
 
+    _parts = "_schedulers"
+
     def __init__(
         self,
         optimizer: Optimizer,
@@ -234,9 +373,16 @@ class SequentialLR(LRScheduler):
                 operator="SequentialLR",
                 got=f"{len(schedulers)} schedules, {len(milestones)} milestones",
             )
-        if any(scheduler.optimizer is not optimizer for scheduler in schedulers):
+        for scheduler in schedulers:
+            if not isinstance(scheduler, LRScheduler) or scheduler.optimizer is not optimizer:
+                raise ArgumentError(
+                    "all schedules must belong to the given optimiser",
+                    operator="SequentialLR",
+                    got=type(scheduler).__name__,
+                )
+        if list(milestones) != sorted(milestones):
             raise ArgumentError(
-                "all schedules must belong to the given optimiser", operator="SequentialLR"
+                "milestones must increase", operator="SequentialLR", got=str(list(milestones))
             )
         self.optimizer = optimizer
         self._schedulers = list(schedulers)
@@ -278,10 +424,13 @@ class SequentialLR(LRScheduler):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take back what `state_dict` returned."""
-        rest = dict(state_dict)
-        for scheduler, saved in zip(self._schedulers, rest.pop("_schedulers"), strict=True):
+        rest = self._checked(state_dict)
+        pairs = list(zip(self._schedulers, rest.pop("_schedulers"), strict=True))
+        for scheduler, saved in pairs:  # all, before the first of them is changed
+            scheduler._checked(saved)
+        for scheduler, saved in pairs:
             scheduler.load_state_dict(saved)
-        super().load_state_dict(rest)
+        self.__dict__.update(rest)
 
 
 def warmup_cosine(

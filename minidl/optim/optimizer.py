@@ -5,10 +5,14 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
+from numbers import Real
 from typing import Any
 
+import numpy as np
+
+import minidl.ops as ops
 from minidl.autograd import enable_grad
 from minidl.errors import ArgumentError, DTypeError, MinidlError, UnsupportedError
 from minidl.ops import training
@@ -28,12 +32,13 @@ class Optimizer:
     _steps_taken = 0
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
-        if isinstance(params, Tensor | dict):
+        if isinstance(params, Tensor | dict) or not isinstance(params, Iterable):
             raise DTypeError(
                 "params must be an iterable of tensors or dictionaries",
                 operator=type(self).__name__,
                 got=type(params).__name__,
             )
+        self._check_options(defaults)
         self.defaults = defaults
         self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
@@ -52,9 +57,9 @@ class Optimizer:
         result of an operator, DTypeError (a TypeError) for what is not a tensor.
         """
         name = type(self).__name__
-        if not isinstance(param_group, dict):
+        if not isinstance(param_group, dict) or "params" not in param_group:
             raise DTypeError(
-                "a parameter group must be a dictionary",
+                'a parameter group must be a dictionary with "params"',
                 operator=name,
                 got=type(param_group).__name__,
             )
@@ -96,6 +101,15 @@ class Optimizer:
         if not holds:
             raise ArgumentError(rule, operator=type(self).__name__, got=str(got))
 
+    def _require_number(self, group: dict[str, Any], *names: str) -> None:
+        for name in names:
+            value = group[name]
+            if not isinstance(value, Real):
+                raise DTypeError(
+                    f"{name} must be a number", operator=type(self).__name__, got=repr(value)
+                )
+            self._require(float(value) >= 0, f"{name} must not be negative", value)
+
     def _check_common(self, group: dict[str, Any]) -> None:
         """Check what every optimiser here has: lr, weight_decay, differentiable."""
         if isinstance(group["lr"], Tensor):
@@ -107,9 +121,7 @@ class Optimizer:
                 "differentiable=True is not supported; write the update with operators",
                 operator=type(self).__name__,
             )
-        self._require(group["lr"] >= 0, "lr must not be negative", group["lr"])
-        decay = group["weight_decay"]
-        self._require(decay >= 0, "weight_decay must not be negative", decay)
+        self._require_number(group, "lr", "weight_decay")
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters, or fill them with zeros."""
@@ -138,8 +150,8 @@ class Optimizer:
         """Step `params`, whose gradients are `grads`, by the options of `group`."""
         raise NotImplementedError(f"[{type(self).__name__}] an optimiser defines _update or step")
 
-    def _loaded(self) -> None:
-        """Put loaded state into the form that `_update` expects."""
+    def _adopt(self, state: dict[str, Any]) -> None:
+        """Put one parameter's loaded state into the form that `_update` expects, or refuse it."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return {"state": {index: ...}, "param_groups": [...]}, parameters being their index.
@@ -162,10 +174,17 @@ class Optimizer:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take copies of the state and options that `state_dict` returned.
 
-        Parameters are matched by position. Raises ArgumentError (a ValueError) if the groups
-        differ in number or size, MinidlError if a state tensor has another shape than its
-        parameter.
+        Parameters are matched by position; NumPy arrays stand for tensors. Raises DTypeError if
+        it is no such dictionary, ArgumentError (a ValueError) if the groups differ in number or
+        size or the state is another optimiser's, MinidlError if a state tensor has another shape
+        than its parameter. Then nothing has changed.
         """
+        if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
+            raise DTypeError(
+                'state_dict must be a dictionary with "state" and "param_groups"',
+                operator="load_state_dict",
+                got=type(state_dict).__name__,
+            )
         saved_groups = copy.deepcopy(state_dict["param_groups"])
         sizes = [len(group["params"]) for group in self.param_groups]
         saved_sizes = [len(group["params"]) for group in saved_groups]
@@ -182,27 +201,35 @@ class Optimizer:
         }
         state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         for saved, values in state_dict["state"].items():
+            if saved not in param_of:
+                raise ArgumentError(
+                    "state of a parameter that is in no group",
+                    operator="load_state_dict",
+                    got=repr(saved),
+                )
             param = param_of[saved]
             state[param] = {key: _owned(key, value, param) for key, value in values.items()}
+            self._adopt(state[param])
         for saved_group, group in zip(saved_groups, self.param_groups, strict=True):
             saved_group["params"] = group["params"]
             for key, value in self.defaults.items():
                 saved_group.setdefault(key, copy.deepcopy(value))
         self.state, self.param_groups = state, saved_groups
-        self._loaded()
 
     def __repr__(self) -> str:
         """List the options of every group."""
-        lines = []
+        groups = []
         for number, group in enumerate(self.param_groups):
-            lines.append(f"Parameter Group {number}")
-            lines += [f"    {key}: {group[key]}" for key in sorted(group) if key != "params"]
-        body = "\n".join(lines)
+            lines = [f"    {key}: {group[key]}" for key in sorted(group) if key != "params"]
+            groups.append("\n".join([f"Parameter Group {number}", *lines]))
+        body = "\n\n".join(groups)
         return f"{type(self).__name__} (\n{body}\n)"
 
 
 def _owned(key: str, value: Any, param: Tensor) -> Any:
     """Copy one value of loaded state; tensors take the dtype and device of their parameter."""
+    if isinstance(value, np.ndarray):
+        value = ops.from_numpy(value)
     if not isinstance(value, Tensor):
         return copy.deepcopy(value)
     if key == "step":

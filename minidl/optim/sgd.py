@@ -48,7 +48,7 @@ class SGD(Optimizer):
     def _check_options(self, group: dict[str, Any]) -> None:
         self._check_common(group)
         momentum, dampening = group["momentum"], group["dampening"]
-        self._require(momentum >= 0, "momentum must not be negative", momentum)
+        self._require_number(group, "momentum")
         self._require(
             not group["nesterov"] or (momentum > 0 and dampening == 0),
             "nesterov needs momentum > 0 and dampening = 0",
