@@ -515,3 +515,13 @@ def test_clip_grad_value():
     params = graded([3.0, -0.5, -7.0])
     nn.utils.clip_grad_value_(params, 1)
     assert params[0].grad.tolist() == [1.0, -0.5, -1.0]
+
+
+@pytest.mark.parametrize("value", [0.7, 1.8300176, -1e4])
+def test_layer_norm_of_equal_elements_is_the_bias(value):
+    x = ops.full((4, 5), value).requires_grad_()
+    layer = nn.LayerNorm(5)
+    y = layer(x)
+    np.testing.assert_array_equal(y.detach().numpy(), 0)
+    y.sum().backward()
+    np.testing.assert_array_equal(layer.weight.grad.numpy(), 0)

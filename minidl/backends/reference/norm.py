@@ -47,6 +47,10 @@ def layer_norm(
         np.matmul(x2[start:stop], ones, out=m)
         m /= width
         np.subtract(x2[start:stop], m[:, None], out=o)
+        # the rounding of the mean: equal elements must give zeros, however small eps is
+        rest = o @ ones / width
+        o -= rest[:, None]
+        m += rest
         np.vecdot(o, o, out=r)
         r /= width
         r += eps
