@@ -63,5 +63,5 @@ def sum_rows(x: np.ndarray) -> np.ndarray:
     if rows <= 2048:
         return np.matmul(np.ones(rows, x.dtype), x)
     whole = rows - rows % 1024
-    parts = np.matmul(np.ones(1024, x.dtype), x[:whole].reshape(-1, 1024, width))
+    parts = np.matmul(np.ones(1024, x.dtype), x[:whole].reshape(whole // 1024, 1024, width))
     return sum_rows(parts) + sum_rows(x[whole:])
