@@ -264,7 +264,8 @@ CASES = [
         _spread_out,
         operators=("std", "mean"),
     ),
-    Case("logsumexp", reduce.logsumexp, _log_of_sums, _along(), dtypes=ALL),
+    # positive: the maximum and the logarithm may cancel, which the tests of the kernels allow for
+    Case("logsumexp", reduce.logsumexp, _log_of_sums, _along(1, 5), dtypes=ALL),
     Case(
         "norm",
         reduce.norm,
