@@ -17,7 +17,11 @@ from minidl.autograd import (
     no_grad as no_grad,
     set_grad_enabled as set_grad_enabled,
 )
-from minidl.backends import Device as _Device
+from minidl.backends import (
+    Device as _Device,
+    get_num_threads as get_num_threads,
+    set_num_threads as set_num_threads,
+)
 from minidl.dtypes import (
     DType as _DType,
     bfloat16 as bfloat16,

@@ -1,10 +1,14 @@
 """Hypothesis profiles and the folder of real data, shared by all tests."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from minidl.backends import native, use_backend
 
 # An example may compile nothing and still be slow on a busy machine, so no profile has a deadline.
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
@@ -26,10 +30,39 @@ def data_dir() -> Path:
     return folder
 
 
+ISAS = native.cpu.isas() if native.cpu else []
+TABLES = ["reference", *ISAS]
+
+
+@contextmanager
+def on_table(name: str) -> Iterator[None]:
+    """Run on the specification, or on the native kernels of one instruction set."""
+    if name == "reference":
+        with use_backend("reference"):
+            yield
+        return
+    before = native.cpu.isa()
+    native.use_isa(name)
+    with use_backend("native"):
+        yield
+    native.use_isa(before)
+
+
+@pytest.fixture(params=TABLES)
+def each_table(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run on the specification, and on the native kernels of every instruction set there is."""
+    with on_table(request.param):
+        yield request.param
+
+
 def pytest_report_header() -> list[str]:
     """State what the run depends on, so that a log is enough to repeat it."""
     profile = os.environ.get("HYPOTHESIS_PROFILE", "dev")
-    return [f"hypothesis profile: {profile}", f"MINIDL_DATA: {os.environ.get('MINIDL_DATA')}"]
+    return [
+        f"hypothesis profile: {profile}",
+        f"MINIDL_DATA: {os.environ.get('MINIDL_DATA')}",
+        f"native kernels: {', '.join(ISAS) or native.layer().missing}",
+    ]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

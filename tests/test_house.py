@@ -24,7 +24,6 @@ TOP_LEVEL = {
     "README.md",
     "LICENSE",
 }
-NOT_YET = {"csrc"}  # git keeps no empty folder: this one comes with the first native kernel
 CORE = {"numpy", "ml_dtypes", "safetensors", "threadpoolctl", "tqdm"}
 # Modules of Python itself that take milliseconds and that NumPy does not load for us already.
 SLOW = {
@@ -97,7 +96,7 @@ def test_top_level():
     files = [name for name in listing.stdout.splitlines() if (ROOT / name).exists()]
     names = {name.split("/")[0] for name in files if not name.startswith(".")}
     assert names - TOP_LEVEL == set()
-    assert TOP_LEVEL - NOT_YET - names == set()
+    assert TOP_LEVEL - names == set()
 
 
 def test_files_that_ship():

@@ -26,6 +26,7 @@ LAYERS = (
     ("tensor",),
     ("backends",),
     ("dtypes", "errors"),
+    ("_cpu",),  # csrc/cpu
 )
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 

@@ -1,7 +1,7 @@
 """The kernel tables and which of them is active: `use_backend`, `report`, `kernels_for`.
 
-`cpu = reference (NumPy)`; a layer that is missing leaves the entry of the layer below and a
-recorded reason.
+`cpu = reference (NumPy) <- native (csrc/cpu)`; a layer that is missing leaves the entry of the
+layer below and a recorded reason.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends import reference
-from minidl.backends.table import CPU, TABLES, Device, Kernels, Layer, Local, table_named
+from minidl.backends import native, reference
+from minidl.backends.native import get_num_threads, set_num_threads
+from minidl.backends.table import CPU, PREPARE, TABLES, Device, Kernels, Layer, Local, table_named
 from minidl.errors import DeviceError
 
 __all__ = [
@@ -22,14 +23,20 @@ __all__ = [
     "Kernels",
     "Layer",
     "available",
+    "get_num_threads",
     "kernels_for",
-    "report",
     "local",
+    "report",
+    "set_num_threads",
     "use_backend",
 ]
 
-TABLES["reference"] = Kernels("cpu", np, [Layer("reference", reference.ENTRIES)])
-TABLES["default"] = TABLES["reference"]
+_layers = [Layer("reference", reference.ENTRIES)]
+TABLES["reference"] = Kernels("cpu", np, _layers)
+TABLES["default"] = Kernels("cpu", np, [*_layers, native.layer()])
+if native.cpu is not None:
+    TABLES["native"] = TABLES["default"]
+    PREPARE.append(native.cpu.use_allocator)
 
 
 def available() -> list[str]:

@@ -70,10 +70,15 @@ KERNEL_ENTRIES = tuple(_SPECIFIED.split())
 
 @dataclass
 class Layer:
-    """Entries of one implementation; `missing` says why it is not there, if it is not."""
+    """Entries of one implementation; `missing` says why it is not there, if it is not.
+
+    `over` makes an entry from the one of the layer below, which it hands on to what it cannot
+    take; `when` guards an entry that takes everything it is given.
+    """
 
     name: str
     entries: Mapping[str, Callable] = field(default_factory=dict)
+    over: Mapping[str, Callable[[Callable], Callable]] = field(default_factory=dict)
     when: Mapping[str, Callable[..., bool]] = field(default_factory=dict)
     half: frozenset[str] = frozenset()
     missing: str | None = None
@@ -113,6 +118,8 @@ class Kernels:
                 if guard is not None:
                     function = _guarded(function, guard, getattr(self, entry))
                 self._set(entry, function, layer.name)
+            for entry, make in layer.over.items():
+                self._set(entry, make(getattr(self, entry)), layer.name)
             if layer.missing is not None:
                 for entry in KERNEL_ENTRIES:
                     reason = f"{layer.name}: {layer.missing}"
@@ -133,8 +140,10 @@ def _guarded(function: Callable, when: Callable[..., bool], below: Callable) -> 
     return guarded
 
 
-# name -> table; filled by minidl.backends
+# name -> table, and what prepares the context in which a thread runs kernels; filled by
+# minidl.backends
 TABLES: dict[str, Kernels] = {}
+PREPARE: list[Callable[[], None]] = []
 
 
 def table_named(name: str) -> Kernels:
@@ -162,6 +171,8 @@ class ThreadState:
         self.cpu = table_named(os.environ.get("MINIDL_BACKEND") or "default")
         context = contextvars.copy_context()
         context.run(np.seterr, all="ignore")
+        for prepare in PREPARE:
+            context.run(prepare)
         self.enter = context.run
         self.recording: Any = True
         self.recorder: Any = True

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.backends import native
 from minidl.errors import ArgumentError
 
 _FLUSH_SECONDS = 2.0
@@ -57,6 +58,7 @@ def environment() -> dict[str, Any]:
         "numpy": np.__version__,
         "platform": platform.platform(),
         "cores": cores(),
+        "native": native.describe(),
     }
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from minidl.backends import native
 from minidl.train.chars import check_chars, run_chars
 from minidl.train.folder import RunFolder, check_out, cores
 from minidl.train.images import check_digits, check_mnist, run_digits, run_mnist
@@ -162,7 +163,7 @@ def run_recipe(name: str, settings: Any, out: Path | None, stop: Stop) -> Outcom
     try:
         # More threads than cores wait for each other: such a run hardly moves.
         threads = settings.threads and min(settings.threads, cores())
-        with threadpool_limits(threads, user_api="blas"):
+        with threadpool_limits(threads, user_api="blas"), native.limit_threads(threads):
             outcome = recipe.run(Run(name, settings, folder, stop))
     finally:
         folder.flush()

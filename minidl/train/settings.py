@@ -19,7 +19,7 @@ def setting(default: Any, **bounds: Any) -> Any:
     return dataclasses.field(default=default, metadata=bounds)
 
 
-# `threads` is how many BLAS may use at most, None for its own choice. Matrices this small gain
+# `threads` is how many a kernel may use at most, None for its own choice. Matrices this small gain
 # little from a second thread, and beside other work OpenBLAS's threads wait for each other: 150
 # steps of `chars` on two busy cores took 57 s with one thread and 185 s with two.
 

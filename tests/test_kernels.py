@@ -1,7 +1,8 @@
-"""The specification kernels against plain float64 formulas, differences and published numbers.
+"""All kernels against plain float64 formulas, differences and published numbers.
 
-Every call goes through `run`, which also checks the contract that all entries share: inputs are
-not written, results are fresh C-contiguous arrays. `arrays` draws layouts together with values.
+The specification runs with two sizes of pieces, the native table on every instruction set that the
+machine has. Every call goes through `run`, which also checks the contract that all entries share:
+inputs are not written, results are fresh C-contiguous arrays. `arrays` draws layouts with values.
 """
 
 import importlib
@@ -11,9 +12,10 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from conftest import TABLES, on_table
 from hypothesis import given, strategies as st
 
-from minidl.backends import reference
+from minidl.backends import local, reference
 
 DTYPES = (np.float32, np.float64)
 EXTREME = [
@@ -33,12 +35,16 @@ EXTREME = [
 ]
 
 
-@pytest.fixture(autouse=True, params=[16384, 20], ids=["large pieces", "small pieces"])
-def _pieces(request):
+@pytest.fixture(autouse=True, params=["small pieces", *TABLES])
+def _kernels(request):
     """Pieces of 20 elements make small cases as many-pieced as large arrays are."""
-    blocks = importlib.import_module("minidl.backends.reference.blocks")
-    with mock.patch.object(blocks, "PIECE", request.param):
-        yield
+    if request.param == "small pieces":
+        blocks = importlib.import_module("minidl.backends.reference.blocks")
+        with mock.patch.object(blocks, "PIECE", 20), on_table("reference"):
+            yield
+    else:
+        with on_table(request.param):
+            yield
 
 
 def run(name, *args, **kwargs):
@@ -46,7 +52,7 @@ def run(name, *args, **kwargs):
     given_arrays = [a for a in args if isinstance(a, np.ndarray)]
     before = [a.copy() for a in given_arrays]
     with np.errstate(all="ignore"):
-        results = reference.ENTRIES[name](*args, **kwargs)
+        results = getattr(local.state.cpu, name)(*args, **kwargs)
     for array, copy in zip(given_arrays, before, strict=True):
         np.testing.assert_array_equal(array, copy)
     fresh = [r for r in (results if isinstance(results, tuple) else (results,)) if r is not None]

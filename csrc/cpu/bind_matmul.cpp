@@ -1,0 +1,173 @@
+// Bindings of the matrix products.
+#include "arrays.h"
+#include "kernels.h"
+#include "parallel.h"
+
+namespace {
+
+using std::ptrdiff_t;
+
+constexpr int MAX_DIMS = 32;
+
+void gemm(const GemmCall<float>& g) {
+    kernels().gemm_f32(g);
+}
+void gemm(const GemmCall<double>& g) {
+    kernels().gemm_f64(g);
+}
+
+// ---------------------------------------------------------------- matmul
+
+struct Matrices {
+    ptrdiff_t m, n, k;
+    ptrdiff_t a_row, a_col, b_row, b_col;
+    int batch_dims = 0;
+    npy_intp batch[MAX_DIMS];
+    ptrdiff_t a_step[MAX_DIMS], b_step[MAX_DIMS];
+};
+
+// Fill in sizes and steps by the rules of NumPy's matmul; false where they do not fit.
+bool matrices(PyArrayObject* x, PyArrayObject* y, Matrices& s) {
+    const int xd = PyArray_NDIM(x), yd = PyArray_NDIM(y);
+    if (!xd || !yd || xd > MAX_DIMS || yd > MAX_DIMS) return false;
+    s.m = xd == 1 ? 1 : PyArray_DIM(x, xd - 2);
+    s.k = PyArray_DIM(x, xd - 1);
+    s.a_row = xd == 1 ? 0 : step(x, xd - 2);
+    s.a_col = step(x, xd - 1);
+    s.n = yd == 1 ? 1 : PyArray_DIM(y, yd - 1);
+    s.b_row = step(y, yd == 1 ? 0 : yd - 2);
+    s.b_col = yd == 1 ? 0 : step(y, yd - 1);
+    if (PyArray_DIM(y, yd == 1 ? 0 : yd - 2) != s.k) return false;
+    const int xb = xd > 2 ? xd - 2 : 0, yb = yd > 2 ? yd - 2 : 0;
+    ptrdiff_t rows, between;
+    if (xb && !yb && yd > 1 && leading(x, 1, rows, between)) {
+        // one product: the rows of all matrices of x
+        s.a_row = between;
+        s.m = rows;
+        s.batch_dims = -xb;  // x's shape is the result's
+        return true;
+    }
+    s.batch_dims = xb > yb ? xb : yb;
+    for (int i = 0; i < s.batch_dims; i++) {
+        const int xi = i - (s.batch_dims - xb), yi = i - (s.batch_dims - yb);
+        const npy_intp p = xi < 0 ? 1 : PyArray_DIM(x, xi), q = yi < 0 ? 1 : PyArray_DIM(y, yi);
+        if (p != q && p != 1 && q != 1) return false;
+        s.batch[i] = p == 1 ? q : p;
+        s.a_step[i] = xi < 0 ? 0 : step(x, xi);
+        s.b_step[i] = yi < 0 ? 0 : step(y, yi);
+    }
+    return true;
+}
+
+template <typename T>
+void multiply(const Matrices& s, const T* a, const T* b, T* c) {
+    GemmCall<T> g{s.m, s.n, s.k, a, s.a_row, s.a_col, b, s.b_row, s.b_col, c, s.n, nullptr, false};
+    if (s.batch_dims <= 0) return gemm(g);
+    ptrdiff_t items = 1;
+    for (int i = 0; i < s.batch_dims; i++) items *= s.batch[i];
+    const auto item = [&](ptrdiff_t index) {
+        GemmCall<T> one = g;
+        one.c = c + index * s.m * s.n;
+        for (int i = s.batch_dims - 1; i >= 0; i--) {
+            const ptrdiff_t at = index % s.batch[i];
+            index /= s.batch[i];
+            one.a += at * s.a_step[i];
+            one.b += at * s.b_step[i];
+        }
+        gemm(one);
+    };
+    const double work = double(items) * double(s.m) * double(s.n) * double(s.k);
+    if (work < 3e5 || items == 1)
+        for (ptrdiff_t i = 0; i < items; i++) item(i);
+    else
+        parallel_for(items, item);
+}
+
+PyObject* matmul(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+    PyArrayObject *x, *y;
+    Matrices s;
+    if (count != 2 || names || !(x = array_of(args[0])) || !(y = array_of(args[1])) ||
+        PyArray_TYPE(x) != PyArray_TYPE(y) || !matrices(x, y, s))
+        return hand_on(below, args, count, names);
+    npy_intp shape[MAX_DIMS + 2];
+    int dims = s.batch_dims;
+    const npy_intp* batch = s.batch;
+    if (dims < 0) {
+        dims = -dims;
+        batch = PyArray_DIMS(x);
+    }
+    for (int i = 0; i < dims; i++) shape[i] = batch[i];
+    if (PyArray_NDIM(x) > 1) shape[dims++] = PyArray_DIM(x, PyArray_NDIM(x) - 2);
+    if (PyArray_NDIM(y) > 1) shape[dims++] = s.n;
+    PyObject* out = PyArray_SimpleNew(dims, shape, PyArray_TYPE(x));
+    if (!out) return nullptr;
+    PyArrayObject* o = reinterpret_cast<PyArrayObject*>(out);
+    try {
+        Unlocked unlocked(2.0 * double(PyArray_SIZE(o)) * double(s.k));
+        if (PyArray_TYPE(x) == NPY_FLOAT)
+            multiply(s, data<float>(x), data<float>(y), data<float>(o));
+        else
+            multiply(s, data<double>(x), data<double>(y), data<double>(o));
+    } catch (const std::bad_alloc&) {
+        Py_DECREF(out);
+        return PyErr_NoMemory();
+    }
+    return out;
+}
+
+// ---------------------------------------------------------------- linear
+
+template <typename T>
+void linear_into(PyArrayObject* x, PyArrayObject* w, PyArrayObject* bias, PyArrayObject* out,
+                 ptrdiff_t rows, ptrdiff_t between) {
+    const int last = PyArray_NDIM(x) - 1;
+    const ptrdiff_t n = PyArray_DIM(w, 0);
+    gemm(GemmCall<T>{rows, n, PyArray_DIM(x, last), data<T>(x), between, step(x, last), data<T>(w),
+                     step(w, 1), step(w, 0), data<T>(out), n, bias ? data<T>(bias) : nullptr,
+                     false});
+}
+
+PyObject* linear(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+    PyArrayObject *x, *w, *bias = nullptr;
+    ptrdiff_t rows, between;
+    const bool fits =
+        count >= 2 && count <= 3 && !names && (x = array_of(args[0])) && (w = array_of(args[1])) &&
+        PyArray_TYPE(x) == PyArray_TYPE(w) && PyArray_NDIM(x) >= 1 && PyArray_NDIM(w) == 2 &&
+        PyArray_DIM(x, PyArray_NDIM(x) - 1) == PyArray_DIM(w, 1) && leading(x, 1, rows, between);
+    if (!fits) return hand_on(below, args, count, names);
+    if (count == 3 && args[2] != Py_None) {
+        bias = array_of(args[2]);
+        if (!bias || PyArray_TYPE(bias) != PyArray_TYPE(w) || PyArray_NDIM(bias) != 1 ||
+            PyArray_DIM(bias, 0) != PyArray_DIM(w, 0) ||
+            (PyArray_DIM(bias, 0) > 1 && step(bias, 0) != 1))
+            return hand_on(below, args, count, names);
+    }
+    npy_intp shape[NPY_MAXDIMS];
+    const int last = PyArray_NDIM(x) - 1;
+    for (int i = 0; i < last; i++) shape[i] = PyArray_DIM(x, i);
+    shape[last] = PyArray_DIM(w, 0);
+    PyObject* out = PyArray_SimpleNew(last + 1, shape, PyArray_TYPE(x));
+    if (!out) return nullptr;
+    PyArrayObject* o = reinterpret_cast<PyArrayObject*>(out);
+    try {
+        Unlocked unlocked(2.0 * double(PyArray_SIZE(o)) * double(PyArray_DIM(w, 1)));
+        if (PyArray_TYPE(x) == NPY_FLOAT)
+            linear_into<float>(x, w, bias, o, rows, between);
+        else
+            linear_into<double>(x, w, bias, o, rows, between);
+    } catch (const std::bad_alloc&) {
+        Py_DECREF(out);
+        return PyErr_NoMemory();
+    }
+    PyObject* pair = PyTuple_Pack(2, out, Py_None);
+    Py_DECREF(out);
+    return pair;
+}
+
+}  // namespace
+
+PyMethodDef MATMUL_ENTRIES[] = {
+    entry_method("matmul", matmul),
+    entry_method("linear", linear),
+    {},
+};

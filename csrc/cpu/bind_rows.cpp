@@ -1,0 +1,171 @@
+// Bindings of softmax, its kin, and the normalisations.
+#include "arrays.h"
+#include "kernels.h"
+
+namespace {
+
+constexpr double WORK = 20;  // operations an element, about
+
+// Whether `axis` is the last of x, which has elements.
+bool last_axis(PyArrayObject* x, PyObject* axis) {
+    const int dims = PyArray_NDIM(x);
+    if (!dims || !PyLong_CheckExact(axis) || !PyArray_SIZE(x)) return false;
+    const long at = PyLong_AsLong(axis);
+    return at == -1 || at == dims - 1;
+}
+
+// f(x, axis)
+template <auto Kernel>
+PyObject* rows(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+    if (count != 2 || names) return hand_on(below, args, count, names);
+    const Plain x(args[0]);
+    if (!x || !last_axis(x, args[1])) return hand_on(below, args, count, names);
+    PyArrayObject* out = new_like(x);
+    if (!out) return nullptr;
+    const npy_intp width = PyArray_DIM(x, PyArray_NDIM(x) - 1), n = PyArray_SIZE(x);
+    Unlocked unlocked(WORK * double(n));
+    (kernels().*Kernel)(data<float>(out), data<float>(x), n / width, width);
+    return reinterpret_cast<PyObject*>(out);
+}
+
+// f(g, out, axis)
+template <auto Kernel>
+PyObject* rows_backward(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+    if (count != 3 || names) return hand_on(below, args, count, names);
+    const Plain g(args[0]), out(args[1]);
+    if (!g || !out || !same_shape(g, out) || !last_axis(out, args[2]))
+        return hand_on(below, args, count, names);
+    PyArrayObject* dx = new_like(out);
+    if (!dx) return nullptr;
+    const npy_intp width = PyArray_DIM(out, PyArray_NDIM(out) - 1), n = PyArray_SIZE(out);
+    Unlocked unlocked(WORK * double(n));
+    (kernels().*Kernel)(data<float>(dx), data<float>(g), data<float>(out), n / width, width);
+    return reinterpret_cast<PyObject*>(dx);
+}
+
+// ---------------------------------------------------------------- normalisations
+
+struct Normalised {
+    PyArrayObject* x;
+    int lead;  // axes that are not normalised
+    npy_intp rows, width;
+};
+
+// x and the number of its last axes that are normalised, or false where a kernel cannot take them.
+bool normalised(PyArrayObject* x, PyObject* ndim, Normalised& s) {
+    s.x = x;
+    if (!s.x || !PyLong_CheckExact(ndim) || !PyArray_SIZE(s.x)) return false;
+    s.lead = PyArray_NDIM(s.x) - int(PyLong_AsLong(ndim));
+    if (s.lead < 0 || s.lead >= PyArray_NDIM(s.x)) return false;
+    s.rows = s.width = 1;
+    for (int i = 0; i < PyArray_NDIM(s.x); i++)
+        (i < s.lead ? s.rows : s.width) *= PyArray_DIM(s.x, i);
+    return true;
+}
+
+// A weight or bias of `width` elements as a pointer, null for None; false if it is something else.
+bool parameter(PyObject* x, npy_intp width, const float*& p) {
+    p = nullptr;
+    if (x == Py_None) return true;
+    PyArrayObject* a = plain_f32(x);
+    if (!a || PyArray_SIZE(a) != width) return false;
+    p = data<float>(a);
+    return true;
+}
+
+// The statistics of the rows.
+bool statistic(PyObject* x, npy_intp rows, const float*& p) {
+    return x != Py_None && parameter(x, rows, p);
+}
+
+PyObject* layer_norm(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+    Normalised s;
+    const float *weight, *bias;
+    if (count != 5 || names) return hand_on(below, args, count, names);
+    const Plain x(args[0]);
+    if (!normalised(x, args[1], s) || !parameter(args[2], s.width, weight) ||
+        !parameter(args[3], s.width, bias))
+        return hand_on(below, args, count, names);
+    const double eps = PyFloat_AsDouble(args[4]);
+    if (PyErr_Occurred()) return nullptr;
+    PyArrayObject* out = new_like(s.x);
+    PyArrayObject* mean = new_array(s.lead, PyArray_DIMS(s.x), NPY_FLOAT);
+    PyArrayObject* rstd = new_array(s.lead, PyArray_DIMS(s.x), NPY_FLOAT);
+    if (out && mean && rstd) {
+        Unlocked unlocked(WORK * double(s.rows) * double(s.width));
+        kernels().layer_norm_f32(data<float>(out), data<float>(mean), data<float>(rstd),
+                                 data<float>(s.x), weight, bias, float(eps), s.rows, s.width);
+    }
+    return packed(out, mean, rstd);
+}
+
+PyObject* rms_norm(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+    Normalised s;
+    const float* weight;
+    if (count != 4 || names) return hand_on(below, args, count, names);
+    const Plain x(args[0]);
+    if (!normalised(x, args[1], s) || !parameter(args[2], s.width, weight))
+        return hand_on(below, args, count, names);
+    const double eps = PyFloat_AsDouble(args[3]);
+    if (PyErr_Occurred()) return nullptr;
+    PyArrayObject* out = new_like(s.x);
+    PyArrayObject* rstd = new_array(s.lead, PyArray_DIMS(s.x), NPY_FLOAT);
+    if (out && rstd) {
+        Unlocked unlocked(WORK * double(s.rows) * double(s.width));
+        kernels().rms_norm_f32(data<float>(out), data<float>(rstd), data<float>(s.x), weight,
+                               float(eps), s.rows, s.width);
+    }
+    return packed(out, rstd);
+}
+
+// (g, x, ndim, weight, [mean,] rstd) -> (dx, dweight or None[, dbias])
+template <bool CENTERED>
+PyObject* norm_backward(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+    Normalised s;
+    NormBackward a{};
+    if (count != (CENTERED ? 6 : 5) || names) return hand_on(below, args, count, names);
+    const Plain g(args[0]), x(args[1]);
+    if (!g || !normalised(x, args[2], s) || !same_shape(g, s.x) ||
+        !parameter(args[3], s.width, a.weight) ||
+        (CENTERED && !statistic(args[4], s.rows, a.mean)) ||
+        !statistic(args[CENTERED ? 5 : 4], s.rows, a.rstd))
+        return hand_on(below, args, count, names);
+    PyArrayObject* dx = new_like(s.x);
+    const int dims = PyArray_NDIM(s.x) - s.lead;
+    const npy_intp* shape = PyArray_DIMS(s.x) + s.lead;
+    PyArrayObject* dweight = a.weight ? new_array(dims, shape, NPY_FLOAT)
+                                      : reinterpret_cast<PyArrayObject*>(Py_NewRef(Py_None));
+    PyArrayObject* dbias = CENTERED ? new_array(dims, shape, NPY_FLOAT) : nullptr;
+    if (dx && dweight && (dbias || !CENTERED)) {
+        a.dx = data<float>(dx);
+        a.dweight = a.weight ? data<float>(dweight) : nullptr;
+        a.dbias = CENTERED ? data<float>(dbias) : nullptr;
+        a.g = data<float>(g);
+        a.x = data<float>(s.x);
+        a.rows = s.rows;
+        a.width = s.width;
+        if (!run_kernel(WORK * double(s.rows) * double(s.width),
+                        [&] { kernels().norm_backward_f32(a); })) {
+            Py_DECREF(dx);
+            dx = nullptr;
+        }
+    }
+    if constexpr (CENTERED)
+        return packed(dx, dweight, dbias);
+    else
+        return packed(dx, dweight);
+}
+
+}  // namespace
+
+PyMethodDef ROW_ENTRIES[] = {
+    entry_method("softmax", rows<&KernelTable::softmax_f32>),
+    entry_method("log_softmax", rows<&KernelTable::log_softmax_f32>),
+    entry_method("softmax_backward", rows_backward<&KernelTable::softmax_backward_f32>),
+    entry_method("log_softmax_backward", rows_backward<&KernelTable::log_softmax_backward_f32>),
+    entry_method("layer_norm", layer_norm),
+    entry_method("rms_norm", rms_norm),
+    entry_method("layer_norm_backward", norm_backward<true>),
+    entry_method("rms_norm_backward", norm_backward<false>),
+    {},
+};

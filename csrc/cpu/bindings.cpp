@@ -1,0 +1,93 @@
+// minidl._cpu: the module. The entries of each family are in the bind_*.cpp.
+#include <pybind11/pybind11.h>
+
+#include <algorithm>
+#include <chrono>
+#include <string>
+#include <vector>
+
+#define IMPORTS_ARRAY_API
+#include "allocator.h"
+#include "arrays.h"
+#include "kernels.h"
+#include "parallel.h"
+
+namespace py = pybind11;
+
+namespace {
+
+PyMethodDef* const FAMILIES[] = {ATTENTION_ENTRIES, MATMUL_ENTRIES, POINTWISE_ENTRIES,
+                                 RANDOM_ENTRIES,    ROW_ENTRIES,    TRAINING_ENTRIES};
+
+py::object entry(const std::string& name, const py::object& below) {
+    for (PyMethodDef* method : FAMILIES)
+        for (; method->ml_name; method++)
+            if (name == method->ml_name)
+                return py::reinterpret_steal<py::object>(PyCFunction_New(method, below.ptr()));
+    throw py::key_error(name);
+}
+
+PyDataMem_Handler HANDLER = {
+    "minidl",
+    1,
+    {nullptr, allocator_malloc, allocator_calloc, allocator_realloc, allocator_free},
+};
+
+void use_allocator() {
+    const py::capsule handler(&HANDLER, "mem_handler");
+    PyObject* before = PyDataMem_SetHandler(handler.ptr());
+    if (!before) throw py::error_already_set();
+    Py_DECREF(before);
+}
+
+// Bytes per second of reading `bytes` of memory once.
+double read_bandwidth(std::size_t bytes) {
+    const std::vector<float> x(bytes / sizeof(float), 1.0f);
+    const auto start = std::chrono::steady_clock::now();
+    volatile float sum = kernels().stream_read(x.data(), std::ptrdiff_t(x.size()));
+    (void)sum;
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+    return double(bytes) / taken.count();
+}
+
+// float32 operations per second of one core: the best of bursts that fill about `seconds`.
+double fma_peak(double seconds) {
+    double best = 0, spent = 0;
+    while (spent < seconds) {
+        const auto start = std::chrono::steady_clock::now();
+        const double done = kernels().fma_burn(20000);
+        const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+        best = std::max(best, done / taken.count());
+        spent += taken.count();
+    }
+    return best;
+}
+
+py::list isas() {
+    py::list names;
+    for (int i = 0; const KernelTable* table = supported(i); i++) names.append(table->isa);
+    return names;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_cpu, m) {
+    import_array1();
+    m.doc() = "Kernels of the CPU; see minidl/backends/native.py.";
+    py::list names;
+    for (const PyMethodDef* method : FAMILIES)
+        for (; method->ml_name; method++) names.append(method->ml_name);
+    m.attr("ENTRIES") = py::tuple(names);
+    m.def("entry", &entry,
+          "The table entry `name`, which hands on to `below` what it cannot take.");
+    m.def("isas", &isas, "The instruction sets that this processor has, best last.");
+    m.def("isa", [] { return kernels().isa; }, "The instruction set in use.");
+    m.def("use_isa", &use_isa, "Use an instruction set by name; False if it is not there.");
+    m.def("get_num_threads", &thread_count, "Threads that one kernel may use.");
+    m.def("set_num_threads", &set_thread_count, "Let one kernel use up to n threads.");
+    m.def("fma_peak", &fma_peak, "Operations per second of one core, by multiply-adds alone.");
+    m.def("read_bandwidth", &read_bandwidth, "Bytes per second of one core, by reads alone.");
+    m.def("use_allocator", &use_allocator, "Recycle the memory of arrays made in this context.");
+    m.def("trim", &allocator_trim, "Give recycled memory that is not in use back to the system.");
+    m.def("kept_bytes", &allocator_kept, "Recycled memory that is not in use.");
+}

@@ -1,0 +1,100 @@
+// The table of kernels that every instruction set provides. Outputs come first, sizes last; sizes
+// and steps are in elements; arrays are contiguous unless a step is given. What a kernel computes
+// is specified by the entry of its name in minidl/backends/reference.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "attention.h"
+#include "gemm.h"
+#include "loss.h"
+#include "optim.h"
+
+// Arguments of layer_norm_backward and, with a null mean, of rms_norm_backward. weight, dweight and
+// dbias may be null. dx (rows, width) may be g or x.
+struct NormBackward {
+    float *dx, *dweight, *dbias;
+    const float *g, *x, *weight, *mean, *rstd;
+    std::ptrdiff_t rows, width;
+};
+
+// out[i] = f(in[i]); out may be an input.
+using Unary = void(float* out, const float* in, std::ptrdiff_t n);
+using Binary = void(float* out, const float* a, const float* b, std::ptrdiff_t n);
+// The same, of rows; softmax and its kin.
+using Rows = void(float* out, const float* in, std::ptrdiff_t rows, std::ptrdiff_t width);
+using RowsBackward = void(float* dx, const float* g, const float* out, std::ptrdiff_t rows,
+                          std::ptrdiff_t width);
+
+// Every kernel once: declarations, table and initialiser are made from this list.
+#define KERNELS(K)                                                                                \
+    K(gemm_f32, void(const GemmCall<float>&))                                                     \
+    K(gemm_f64, void(const GemmCall<double>&))                                                    \
+    /* out (n) = sum over the rows of x (rows, n) */                                              \
+    K(sum_rows_f32, void(float* out, const float* x, std::ptrdiff_t x_row, std::ptrdiff_t rows,   \
+                         std::ptrdiff_t n))                                                       \
+    K(sum_rows_f64, void(double* out, const double* x, std::ptrdiff_t x_row, std::ptrdiff_t rows, \
+                         std::ptrdiff_t n))                                                       \
+    K(fma_burn, double(std::ptrdiff_t rounds))                                                    \
+    K(stream_read, float(const float* x, std::ptrdiff_t n))                                       \
+    K(exp_f32, Unary)                                                                             \
+    K(log_f32, Unary)                                                                             \
+    K(tanh_f32, Unary)                                                                            \
+    K(erf_f32, Unary)                                                                             \
+    K(sigmoid_f32, Unary)                                                                         \
+    K(log_sigmoid_f32, Unary)                                                                     \
+    K(gelu_f32, Unary)                                                                            \
+    K(gelu_tanh_f32, Unary)                                                                       \
+    K(silu_f32, Unary)                                                                            \
+    K(gelu_backward_f32, Binary)                                                                  \
+    K(gelu_tanh_backward_f32, Binary)                                                             \
+    K(silu_backward_f32, Binary)                                                                  \
+    K(bce_logits_f32, Binary)                                                                     \
+    K(bce_logits_backward_f32,                                                                    \
+      void(float* out, const float* g, const float* x, const float* target, std::ptrdiff_t n))    \
+    K(softmax_f32, Rows)                                                                          \
+    K(log_softmax_f32, Rows)                                                                      \
+    K(softmax_backward_f32, RowsBackward)                                                         \
+    K(log_softmax_backward_f32, RowsBackward)                                                     \
+    K(layer_norm_f32,                                                                             \
+      void(float* out, float* mean, float* rstd, const float* x, const float* weight,             \
+           const float* bias, float eps, std::ptrdiff_t rows, std::ptrdiff_t width))              \
+    K(rms_norm_f32, void(float* out, float* rstd, const float* x, const float* weight, float eps, \
+                         std::ptrdiff_t rows, std::ptrdiff_t width))                              \
+    K(norm_backward_f32, void(const NormBackward&))                                               \
+    K(attention_f32, void(const AttentionCall&))                                                  \
+    K(attention_backward_f32, void(const AttentionCall&))                                         \
+    K(cross_entropy_f32, void(const CrossEntropy&))                                               \
+    K(cross_entropy_backward_f32, void(const CrossEntropy&))                                      \
+    K(adam_step_f32, void(const AdamStep&))                                                       \
+    K(sgd_step_f32, void(const SgdStep&))                                                         \
+    K(square_sums_f32, void(double* sums, const FlatArrays&))                                     \
+    K(scale_f32, void(const FlatArrays&, float factor))                                           \
+    K(philox_bits,                                                                                \
+      void(std::uint32_t* out, std::ptrdiff_t n, std::uint64_t seed, std::uint64_t offset))       \
+    K(uniform_f32, void(float* out, std::ptrdiff_t n, std::uint64_t seed, std::uint64_t offset))  \
+    K(uniform_f64, void(double* out, std::ptrdiff_t n, std::uint64_t seed, std::uint64_t offset)) \
+    /* 1 where the word is below limit <= 2^32 */                                                 \
+    K(bernoulli, void(unsigned char* out, std::ptrdiff_t n, std::uint64_t limit,                  \
+                      std::uint64_t seed, std::uint64_t offset))                                  \
+    K(embedding_backward_f32,                                                                     \
+      void(float* out, const float* g, const std::int64_t* index, std::ptrdiff_t count,           \
+           std::ptrdiff_t rows, std::ptrdiff_t width, std::ptrdiff_t padding))
+
+template <typename Signature>
+using Pointer = Signature*;
+
+struct KernelTable {
+    const char* isa;
+#define K(name, ...) Pointer<__VA_ARGS__> name;
+    KERNELS(K)
+#undef K
+};
+
+// The table in use: the best that the processor has, or the one that MINIDL_ISA names.
+const KernelTable& kernels();
+// Take the table of that name; false if it was not built or the processor lacks it.
+bool use_isa(const char* name);
+// The i-th table that the processor has, best last; null behind the last.
+const KernelTable* supported(int i);

@@ -1,0 +1,241 @@
+// The thread pool: tasks are claimed from one counter by whoever is awake.
+//
+// The caller works too, and finishes alone if no worker wakes in time; at the end it waits for
+// claimed tasks only, so a worker that the system has descheduled before it claimed costs nothing.
+// Workers start with the first job that can use them, spin for a moment after each and then sleep
+// on a futex. A child process after fork has no workers and starts its own.
+//
+// One word holds the job's number and how many of its tasks are unclaimed. A claim is a
+// compare-and-swap that takes one off; it can only succeed while the job is open, and the job
+// cannot end before the claimed task is done, so what it reads of the job cannot change under it.
+#include "parallel.h"
+
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <new>
+#include <string>
+#include <system_error>
+#include <thread>
+
+namespace {
+
+constexpr int MAX_THREADS = 256;
+constexpr int WORKER_SPINS = 4000;  // some 30 us of pauses
+constexpr int JOIN_SPINS = 2000;
+
+void relax() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+void futex_wait(std::atomic<std::uint32_t>& word, std::uint32_t value) {
+    syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, value, nullptr, nullptr, 0);
+}
+
+void futex_wake(std::atomic<std::uint32_t>& word, int count) {
+    syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, count, nullptr, nullptr, 0);
+}
+
+struct Pool {
+    // what workers poll, what claims change, and what ends a job: a cache line each
+    alignas(128) std::atomic<std::uint32_t> posted{0};  // number of the latest job
+    std::atomic<int> sleeping{0};
+    std::atomic<int> helpers{0};  // workers that may claim: those with a lower index
+    alignas(128) std::atomic<std::uint64_t> unclaimed{0};  // job << 32 | tasks not yet claimed
+    alignas(128) std::atomic<std::ptrdiff_t> unfinished{0};
+    std::atomic<bool> out_of_memory{false};
+    alignas(128) void (*body)(void*, std::ptrdiff_t) = nullptr;
+    void* context = nullptr;
+    std::ptrdiff_t tasks = 0;
+    std::atomic<bool> busy{false};
+    int started = 0;  // workers; touched by the owner of `busy` only
+};
+
+Pool first;
+std::atomic<Pool*> pool{&first};
+std::atomic<int> threads{0};
+
+// Claim and run tasks until none is left; whether there was one.
+bool work(Pool& p) {
+    bool any = false;
+    std::uint64_t seen = p.unclaimed.load(std::memory_order_acquire);
+    while (std::uint32_t(seen)) {
+        if (!p.unclaimed.compare_exchange_weak(seen, seen - 1, std::memory_order_acq_rel,
+                                               std::memory_order_acquire))
+            continue;
+        any = true;
+        try {
+            p.body(p.context, p.tasks - std::ptrdiff_t(std::uint32_t(seen)));
+        } catch (const std::bad_alloc&) {
+            p.out_of_memory.store(true, std::memory_order_relaxed);
+        }
+        p.unfinished.fetch_sub(1, std::memory_order_acq_rel);
+        seen = p.unclaimed.load(std::memory_order_acquire);
+    }
+    return any;
+}
+
+void worker(Pool* p, int index) {
+    std::uint32_t job = 0;
+    for (;;) {
+        int spins = 0;
+        while (p->posted.load(std::memory_order_acquire) == job && spins < WORKER_SPINS) {
+            relax();
+            spins++;
+        }
+        if (spins == WORKER_SPINS) {
+            p->sleeping.fetch_add(1);
+            while (p->posted.load() == job) futex_wait(p->posted, job);
+            p->sleeping.fetch_sub(1);
+        }
+        job = p->posted.load(std::memory_order_acquire);
+        if (index < p->helpers.load(std::memory_order_relaxed)) work(*p);
+    }
+}
+
+// Its workers are not there, and a job may have been open: the child gets a pool of its own.
+void after_fork_in_child() {
+    pool.store(new Pool);
+}
+const int registered = pthread_atfork(nullptr, nullptr, after_fork_in_child);
+
+int cpu_quota() {
+    // cgroup v2; "max 100000" or "150000 100000"
+    std::FILE* file = std::fopen("/sys/fs/cgroup/cpu.max", "r");
+    if (!file) return MAX_THREADS;
+    long quota = 0, period = 0;
+    const int read = std::fscanf(file, "%ld %ld", &quota, &period);
+    std::fclose(file);
+    return read == 2 && period > 0 && quota > 0 ? int((quota + period - 1) / period) : MAX_THREADS;
+}
+
+// Physical cores among those that this process may run on: two threads of a core share its units.
+int cores() {
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof(set), &set)) return 1;
+    int count = 0;
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (!CPU_ISSET(cpu, &set)) continue;
+        const std::string path =
+            "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list";
+        int first = cpu;
+        if (std::FILE* file = std::fopen(path.c_str(), "r")) {
+            if (std::fscanf(file, "%d", &first) != 1) first = cpu;
+            std::fclose(file);
+        }
+        count += first == cpu || !CPU_ISSET(first, &set);
+    }
+    return count;
+}
+
+int default_threads() {
+    const int wanted = std::min(cores(), cpu_quota());
+    return wanted < 1 ? 1 : wanted > MAX_THREADS ? MAX_THREADS : wanted;
+}
+
+void serial(std::ptrdiff_t tasks, void (*body)(void*, std::ptrdiff_t), void* context) {
+    for (std::ptrdiff_t task = 0; task < tasks; task++) body(context, task);
+}
+
+}  // namespace
+
+int thread_count() {
+    int n = threads.load(std::memory_order_relaxed);
+    if (!n) threads.store(n = default_threads(), std::memory_order_relaxed);
+    return n;
+}
+
+void set_thread_count(int n) {
+    threads.store(n < MAX_THREADS ? n : MAX_THREADS);
+}
+
+void parallel_run(std::ptrdiff_t tasks, void (*body)(void*, std::ptrdiff_t), void* context) {
+    const int wanted = int(std::min<std::ptrdiff_t>(thread_count(), tasks)) - 1;
+    if (wanted < 1 || tasks >= std::ptrdiff_t(1) << 31) return serial(tasks, body, context);
+    Pool& p = *pool.load(std::memory_order_relaxed);
+    if (p.busy.exchange(true, std::memory_order_acquire)) return serial(tasks, body, context);
+    for (; p.started < wanted; p.started++) {
+        try {
+            std::thread(worker, &p, p.started).detach();
+        } catch (const std::system_error&) {
+            break;  // no more threads to be had: fewer do it
+        }
+    }
+    p.body = body;
+    p.context = context;
+    p.tasks = tasks;
+    p.out_of_memory.store(false, std::memory_order_relaxed);
+    p.helpers.store(wanted, std::memory_order_relaxed);
+    p.unfinished.store(tasks, std::memory_order_relaxed);
+    const std::uint32_t job = p.posted.load(std::memory_order_relaxed) + 1;
+    p.unclaimed.store(std::uint64_t(job) << 32 | std::uint64_t(tasks), std::memory_order_release);
+    p.posted.store(job);
+    if (p.sleeping.load()) futex_wake(p.posted, wanted);
+    work(p);
+    for (int spins = 0; p.unfinished.load(std::memory_order_acquire); spins++) {
+        if (spins < JOIN_SPINS)
+            relax();
+        else
+            sched_yield();
+    }
+    const bool failed = p.out_of_memory.load(std::memory_order_relaxed);
+    p.busy.store(false, std::memory_order_release);
+    if (failed) throw std::bad_alloc();
+}
+
+// ---------------------------------------------------------------- scratch
+
+namespace {
+
+// Blocks that this thread gave back, for its next calls: fresh pages cost more than most kernels.
+struct Kept {
+    static constexpr int COUNT = 8;
+    struct Block {
+        void* p = nullptr;
+        std::size_t bytes = 0;
+    } blocks[COUNT];
+    ~Kept() {
+        for (Block& b : blocks) std::free(b.p);
+    }
+};
+thread_local Kept kept;
+
+}  // namespace
+
+void* scratch_take(std::size_t& bytes) {
+    Kept::Block* best = nullptr;
+    for (Kept::Block& b : kept.blocks)
+        if (b.p && b.bytes >= bytes && (!best || b.bytes < best->bytes)) best = &b;
+    if (best) {
+        void* p = best->p;
+        bytes = best->bytes;
+        *best = {};
+        return p;
+    }
+    bytes = (bytes + 4095) / 4096 * 4096;
+    void* p = std::aligned_alloc(64, bytes ? bytes : 64);
+    if (!p) throw std::bad_alloc();
+    return p;
+}
+
+void scratch_give(void* p, std::size_t bytes) {
+    Kept::Block* smallest = kept.blocks;
+    for (Kept::Block& b : kept.blocks)
+        if (b.bytes < smallest->bytes) smallest = &b;
+    if (smallest->bytes < bytes) {
+        std::free(smallest->p);
+        *smallest = {p, bytes};
+    } else {
+        std::free(p);
+    }
+}

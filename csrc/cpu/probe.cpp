@@ -1,0 +1,38 @@
+// The limits of this processor as benchmarks measure them, in the same run as what they limit.
+//
+// Contract: fma_burn does `rounds` rounds of 12 independent multiply-adds of one vector each and
+// returns the operations done; stream_read returns the sum of x (n); both must be timed outside.
+#include "kernels.h"
+#include "simd.h"
+
+namespace KERNEL_ISA {
+
+using std::ptrdiff_t;
+
+double fma_burn(ptrdiff_t rounds) {
+    constexpr int CHAINS = 12;
+    vec<float> acc[CHAINS];
+    for (int i = 0; i < CHAINS; i++) acc[i] = broadcast(float(i));
+    const vec<float> factor = broadcast(0.999f), term = broadcast(0.001f);
+    for (ptrdiff_t r = 0; r < rounds; r++) {
+#pragma GCC unroll 12
+        for (int i = 0; i < CHAINS; i++) acc[i] = acc[i] * factor + term;
+    }
+    vec<float> sum{};
+    for (int i = 0; i < CHAINS; i++) sum += acc[i];
+    const double done = 2.0 * CHAINS * lanes<float> * double(rounds);
+    return reduce_add<float>(sum) == -1.0f ? 0.0 : done;  // so that the work is not removed
+}
+
+float stream_read(const float* x, ptrdiff_t n) {
+    constexpr int L = lanes<float>;
+    vec<float> sum[8] = {};
+    for (ptrdiff_t i = 0; i + 8 * L <= n; i += 8 * L) {
+#pragma GCC unroll 8
+        for (int j = 0; j < 8; j++) sum[j] += load(x + i + j * L);
+    }
+    for (int j = 1; j < 8; j++) sum[0] += sum[j];
+    return reduce_add<float>(sum[0]);
+}
+
+}  // namespace KERNEL_ISA

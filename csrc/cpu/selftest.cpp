@@ -1,0 +1,420 @@
+// Every kernel on every instruction set that the machine has, against plain loops in double
+// precision; the pool and the allocator. No Python: the sanitizers run this program.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "allocator.h"
+#include "kernels.h"
+#include "parallel.h"
+
+namespace {
+
+using std::ptrdiff_t;
+using Floats = std::vector<float>;
+
+std::mt19937 engine(0);
+std::atomic<int> failures{0}, checks{0};
+const char* isa = "";
+
+ptrdiff_t pick(std::initializer_list<ptrdiff_t> from) {
+    return from.begin()[engine() % from.size()];
+}
+
+template <typename T = float>
+std::vector<T> normal(ptrdiff_t n) {
+    std::normal_distribution<T> draw;
+    std::vector<T> x(static_cast<std::size_t>(n));
+    for (T& v : x) v = draw(engine);
+    return x;
+}
+
+void check(const char* what, double got, double want, double room) {
+    checks++;
+    const bool same = std::isnan(want) ? std::isnan(got) : std::fabs(got - want) <= room;
+    if (!same && failures++ < 20)
+        std::printf("%s %s: %.9g, not %.9g (room %.2g)\n", isa, what, got, want, room);
+}
+
+// ---------------------------------------------------------------- products
+
+template <typename T>
+void products(void (*gemm)(const GemmCall<T>&)) {
+    const double eps = sizeof(T) == 4 ? 1.2e-7 : 2.3e-16;
+    for (int round = 0; round < 60; round++) {
+        const ptrdiff_t m = pick({0, 1, 2, 3, 5, 7, 12, 13, 24, 25, 33, 70}),
+                        n = pick({0, 1, 7, 15, 16, 17, 32, 48, 63, 64, 65, 130, 300}),
+                        k = pick({0, 1, 2, 15, 16, 33, 64, 300, 1100});
+        const bool at = engine() % 2, bt = engine() % 2, wide = engine() % 4 == 0;
+        const ptrdiff_t gap = wide ? 2 : 1;
+        const auto a = normal<T>(m * k * gap + 1), b = normal<T>(k * n * gap + 1);
+        const auto bias = normal<T>(n + 1), before = normal<T>(m * n + 1);
+        auto c = before;
+        GemmCall<T> g{m,
+                      n,
+                      k,
+                      a.data(),
+                      gap * (at ? 1 : k),
+                      gap * (at ? m : 1),
+                      b.data(),
+                      gap * (bt ? 1 : n),
+                      gap * (bt ? k : 1),
+                      c.data(),
+                      n,
+                      engine() % 2 ? bias.data() : nullptr,
+                      engine() % 2 == 0};
+        gemm(g);
+        check("behind C", double(c[std::size_t(m * n)]), double(before[std::size_t(m * n)]), 0);
+        for (int probe = 0; probe < 50 && m && n; probe++) {
+            const ptrdiff_t i = ptrdiff_t(engine() % std::size_t(m)),
+                            j = ptrdiff_t(engine() % std::size_t(n));
+            double sum = g.bias ? double(g.bias[j]) : 0.0, size = std::fabs(sum) + 1;
+            if (g.accumulate) sum += double(before[std::size_t(i * n + j)]);
+            for (ptrdiff_t p = 0; p < k; p++) {
+                const double term = double(a[std::size_t(i * g.a_row + p * g.a_col)]) *
+                                    double(b[std::size_t(p * g.b_row + j * g.b_col)]);
+                sum += term;
+                size += std::fabs(term);
+            }
+            check("gemm", double(c[std::size_t(i * n + j)]), sum, double(k + 3) * eps * size);
+        }
+    }
+}
+
+void row_sums() {
+    for (ptrdiff_t rows : {0, 1, 63, 200})
+        for (ptrdiff_t n : {1, 17, 130}) {
+            const Floats x = normal(rows * n);
+            Floats out(std::size_t(n) + 1, 7.0f);
+            kernels().sum_rows_f32(out.data(), x.data(), n, rows, n);
+            for (ptrdiff_t j = 0; j < n; j++) {
+                double sum = 0;
+                for (ptrdiff_t i = 0; i < rows; i++) sum += double(x[std::size_t(i * n + j)]);
+                check("sum_rows", double(out[std::size_t(j)]), sum, 1e-4);
+            }
+            check("behind sum_rows", double(out[std::size_t(n)]), 7, 0);
+        }
+}
+
+// ---------------------------------------------------------------- elements and rows
+
+double phi(double x) {
+    return 0.5 * std::erfc(-x * std::sqrt(0.5));
+}
+double gate(double x) {
+    return 1 / (1 + std::exp(-2 * std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+}
+double sigma(double x) {
+    return 1 / (1 + std::exp(-x));
+}
+
+void elements() {
+    const KernelTable& k = kernels();
+    const struct {
+        const char* name;
+        Unary* kernel;
+        double (*want)(double);
+    } functions[] = {
+        {"exp", k.exp_f32, [](double x) { return std::exp(x); }},
+        {"log", k.log_f32, [](double x) { return std::log(x); }},
+        {"tanh", k.tanh_f32, [](double x) { return std::tanh(x); }},
+        {"erf", k.erf_f32, [](double x) { return std::erf(x); }},
+        {"sigmoid", k.sigmoid_f32, sigma},
+        {"log_sigmoid", k.log_sigmoid_f32, [](double x) { return -std::log1p(std::exp(-x)); }},
+        {"gelu", k.gelu_f32, [](double x) { return x * phi(x); }},
+        {"gelu_tanh", k.gelu_tanh_f32, [](double x) { return x * gate(x); }},
+        {"silu", k.silu_f32, [](double x) { return x * sigma(x); }},
+    };
+    for (const auto& f : functions)
+        for (ptrdiff_t n : {0, 1, 15, 16, 17, 33, 100, 16384 * 5 + 3}) {
+            Floats x = normal(n), out(std::size_t(n) + 1, 7.0f);
+            for (float& v : x) v *= 3;
+            f.kernel(out.data(), x.data(), n);
+            for (ptrdiff_t i = 0; i < n; i += 1 + n / 500) {
+                const double want = f.want(double(x[std::size_t(i)]));
+                check(f.name, double(out[std::size_t(i)]), want, 5e-7 * (1 + std::fabs(want)));
+            }
+            check(f.name, double(out[std::size_t(n)]), 7, 0);
+        }
+    const struct {
+        const char* name;
+        Binary* slope;
+        double (*of)(double);
+    } slopes[] = {
+        {"gelu_backward", k.gelu_backward_f32, [](double x) { return x * phi(x); }},
+        {"gelu_tanh_backward", k.gelu_tanh_backward_f32, [](double x) { return x * gate(x); }},
+        {"silu_backward", k.silu_backward_f32, [](double x) { return x * sigma(x); }},
+    };
+    for (const auto& f : slopes) {
+        const Floats x = normal(333), g = normal(333);
+        Floats out(333);
+        f.slope(out.data(), g.data(), x.data(), 333);
+        for (std::size_t i = 0; i < 333; i++) {
+            const double at = double(x[i]), slope = (f.of(at + 1e-6) - f.of(at - 1e-6)) / 2e-6;
+            check(f.name, double(out[i]), double(g[i]) * slope, 1e-5);
+        }
+    }
+}
+
+void row_kernels() {
+    const KernelTable& k = kernels();
+    for (ptrdiff_t width : {1, 5, 16, 31, 130})
+        for (ptrdiff_t rows : {1, 3, 700}) {
+            const Floats x = normal(rows * width), g = normal(rows * width);
+            Floats soft(x.size()), logs(x.size()), back(x.size());
+            k.softmax_f32(soft.data(), x.data(), rows, width);
+            k.log_softmax_f32(logs.data(), x.data(), rows, width);
+            k.softmax_backward_f32(back.data(), g.data(), soft.data(), rows, width);
+            Floats out(x.size()), mean(std::size_t(rows), 0.0f), rstd(mean), dx(x.size());
+            const Floats weight = normal(width), bias = normal(width);
+            Floats dweight(std::size_t(width), 0.0f), dbias(dweight);
+            k.layer_norm_f32(out.data(), mean.data(), rstd.data(), x.data(), weight.data(),
+                             bias.data(), 1e-5f, rows, width);
+            k.norm_backward_f32({dx.data(), dweight.data(), dbias.data(), g.data(), x.data(),
+                                 weight.data(), mean.data(), rstd.data(), rows, width});
+            std::vector<double> wanted(std::size_t(width), 0.0);
+            for (ptrdiff_t r = 0; r < rows; r++) {
+                const float* row = x.data() + r * width;
+                double sum = 0, center = 0, spread = 0, dot = 0;
+                for (ptrdiff_t j = 0; j < width; j++) {
+                    sum += std::exp(double(row[j]));
+                    center += double(row[j]) / double(width);
+                }
+                for (ptrdiff_t j = 0; j < width; j++) {
+                    spread += std::pow(double(row[j]) - center, 2) / double(width);
+                    dot += double(g[std::size_t(r * width + j)]) * std::exp(double(row[j])) / sum;
+                }
+                const double rate = 1 / std::sqrt(spread + 1e-5);
+                for (ptrdiff_t j = 0; j < width; j++) {
+                    const auto at = std::size_t(r * width + j), c = std::size_t(j);
+                    const double p = std::exp(double(row[j])) / sum;
+                    const double hat = (double(row[j]) - center) * rate;
+                    check("softmax", double(soft[at]), p, 1e-6);
+                    check("log_softmax", double(logs[at]), std::log(p), 1e-5);
+                    check("softmax_backward", double(back[at]), p * (double(g[at]) - dot), 2e-6);
+                    check("layer_norm", double(out[at]), hat * double(weight[c]) + double(bias[c]),
+                          1e-4 * (1 + std::fabs(hat)));
+                    wanted[c] += double(g[at]) * hat;
+                }
+            }
+            for (std::size_t j = 0; j < wanted.size(); j++)
+                check("layer_norm weight", double(dweight[j]), wanted[j], 3e-3);
+        }
+}
+
+// ---------------------------------------------------------------- attention, losses, optimisers
+
+void attention() {
+    for (int round = 0; round < 12; round++) {
+        const ptrdiff_t t = pick({1, 5, 64, 70}), s = pick({1, 17, 64, 130}), d = pick({3, 16, 40});
+        const bool causal = engine() % 2;
+        const Floats q = normal(2 * t * d), k = normal(s * d), v = normal(s * d);
+        const Floats g = normal(2 * t * d);
+        Floats out(q.size()), lse(std::size_t(2 * t)), dq(q.size()), dk(k.size()), dv(v.size());
+        AttentionCall a{1,
+                        2,
+                        1,
+                        t,
+                        s,
+                        d,
+                        d,
+                        {q.data(), 0, t * d, d},
+                        {k.data(), 0, 0, d},
+                        {v.data(), 0, 0, d},
+                        {},
+                        causal,
+                        0.3f,
+                        out.data(),
+                        lse.data(),
+                        {g.data(), 0, t * d, d},
+                        dq.data(),
+                        dk.data(),
+                        dv.data()};
+        kernels().attention_f32(a);
+        kernels().attention_backward_f32(a);
+        std::vector<double> wanted(v.size(), 0.0);
+        for (ptrdiff_t r = 0; r < 2 * t; r++) {
+            std::vector<double> p(static_cast<std::size_t>(s), 0.0);
+            double sum = 0;
+            for (ptrdiff_t j = 0; j < s && !(causal && j > r % t); j++) {
+                double score = 0;
+                for (ptrdiff_t c = 0; c < d; c++)
+                    score += double(q[std::size_t(r * d + c)]) * double(k[std::size_t(j * d + c)]);
+                sum += p[std::size_t(j)] = std::exp(0.3 * score);
+            }
+            for (ptrdiff_t c = 0; c < d; c++) {
+                double value = 0;
+                for (ptrdiff_t j = 0; j < s; j++) {
+                    const double weight = p[std::size_t(j)] / sum;
+                    value += weight * double(v[std::size_t(j * d + c)]);
+                    wanted[std::size_t(j * d + c)] += weight * double(g[std::size_t(r * d + c)]);
+                }
+                check("attention", double(out[std::size_t(r * d + c)]), value, 1e-4);
+            }
+        }
+        for (std::size_t i = 0; i < wanted.size(); i++)
+            check("attention dv", double(dv[i]), wanted[i], 1e-3);
+    }
+}
+
+void training() {
+    const KernelTable& k = kernels();
+    const ptrdiff_t rows = 9, classes = 37;
+    const Floats x = normal(rows * classes), g(std::size_t(rows), 1.0f);
+    std::vector<std::int64_t> target(static_cast<std::size_t>(rows));
+    for (auto& t : target) t = std::int64_t(engine() % std::size_t(classes));
+    target[2] = -100;
+    Floats losses(std::size_t(rows), 0.0f), lse(losses), dx(x.size());
+    CrossEntropy c{rows, classes,       x.data(),   target.data(), nullptr, -100,
+                   0.0f, losses.data(), lse.data(), g.data(),      1,       dx.data()};
+    k.cross_entropy_f32(c);
+    k.cross_entropy_backward_f32(c);
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        double sum = 0;
+        for (ptrdiff_t j = 0; j < classes; j++)
+            sum += std::exp(double(x[std::size_t(r * classes + j)]));
+        const std::int64_t t = target[std::size_t(r)];
+        const double loss = t < 0 ? 0 : std::log(sum) - double(x[std::size_t(r * classes + t)]);
+        check("cross_entropy", double(losses[std::size_t(r)]), loss, 1e-5);
+        for (ptrdiff_t j = 0; j < classes; j++) {
+            const auto at = std::size_t(r * classes + j);
+            const double slope = t < 0 ? 0 : std::exp(double(x[at])) / sum - (j == t);
+            check("cross_entropy_backward", double(dx[at]), slope, 1e-5);
+        }
+    }
+
+    Floats p = normal(40000), m(p.size(), 0.1f), s(p.size(), 0.2f);
+    const Floats start = p, grad = normal(40000);
+    const AdamParameter one{p.data(), m.data(), s.data(), nullptr, grad.data(), 40000, 0.01f, 0.5f};
+    k.adam_step_f32({&one, 1, 0.01f, 0.9f, 0.999f, 1e-8f, 0.1f, false, true});
+    for (std::size_t i = 0; i < p.size(); i += 97) {
+        const double mean = 0.9 * 0.1 + 0.1 * double(grad[i]);
+        const double square = 0.999 * 0.2 + 0.001 * double(grad[i]) * double(grad[i]);
+        check("adam", double(p[i]),
+              double(start[i]) * (1 - 0.01 * 0.1) - 0.01 * mean / (std::sqrt(square) / 0.5 + 1e-8),
+              1e-5);
+    }
+
+    const Floats rows_of = normal(6 * 19);
+    const std::int64_t index[] = {4, 0, 4, 7, 2, 0};
+    Floats table(9 * 19, 7.0f);
+    k.embedding_backward_f32(table.data(), rows_of.data(), index, 6, 9, 19, 2);
+    for (int r = 0; r < 9; r++)
+        for (int j = 0; j < 19; j++) {
+            double sum = 0;
+            for (int i = 0; i < 6; i++)
+                if (index[i] == r && r != 2) sum += double(rows_of[std::size_t(i * 19 + j)]);
+            check("embedding_backward", double(table[std::size_t(r * 19 + j)]), sum, 1e-6);
+        }
+}
+
+// ---------------------------------------------------------------- pool and allocator
+
+void hammer(int rounds) {
+    for (int round = 0; round < rounds; round++) {
+        const int n = 1 + round % 97;
+        std::vector<std::atomic<int>> hits(static_cast<std::size_t>(n));
+        parallel_for(n, [&](ptrdiff_t task) {
+            parallel_for(2, [&](ptrdiff_t inner) { hits[std::size_t(task)] += int(inner); });
+        });
+        for (auto& h : hits) check("pool", h, 1, 0);
+    }
+}
+
+void pool() {
+    isa = "pool";
+    set_thread_count(3);
+    std::thread one(hammer, 300), two(hammer, 300);
+    hammer(300);
+    one.join();
+    two.join();
+#if !defined(__SANITIZE_THREAD__)  // which does not support threads after fork
+    const pid_t child = fork();
+    if (!child) {
+        failures = 0;
+        hammer(50);
+        _exit(failures ? 1 : 0);
+    }
+    int status = 1;
+    waitpid(child, &status, 0);
+    check("after fork", status, 0, 0);
+#endif
+    bool caught = false;
+    try {
+        parallel_for(8, [](ptrdiff_t task) {
+            if (task == 5) throw std::bad_alloc();
+        });
+    } catch (const std::bad_alloc&) {
+        caught = true;
+    }
+    check("a failed task", caught, 1, 0);
+}
+
+void allocator() {
+    isa = "allocator";
+    const auto churn = [] {
+        std::vector<std::pair<unsigned char*, std::size_t>> held;
+        std::mt19937 local(1);
+        for (int round = 0; round < 4000; round++) {
+            const std::size_t size = 1 + local() % (local() % 8 ? 2000 : 300000);
+            auto* p = static_cast<unsigned char*>(round % 3 ? allocator_malloc(nullptr, size)
+                                                            : allocator_calloc(nullptr, size, 1));
+            if (reinterpret_cast<std::uintptr_t>(p) % 64) std::abort();
+            p[0] = p[size - 1] = static_cast<unsigned char>(size);
+            held.emplace_back(p, size);
+            if (held.size() > 50) {
+                const std::size_t i = local() % held.size();
+                auto [old, bytes] = held[i];
+                if (old[0] != static_cast<unsigned char>(bytes)) std::abort();
+                if (local() % 4 == 0) {
+                    old = static_cast<unsigned char*>(allocator_realloc(nullptr, old, 2 * bytes));
+                    if (old[0] != static_cast<unsigned char>(bytes)) std::abort();
+                    bytes *= 2;
+                }
+                allocator_free(nullptr, old, bytes);
+                held[i] = held.back();
+                held.pop_back();
+            }
+        }
+        for (auto [p, size] : held) allocator_free(nullptr, p, size);
+    };
+    std::thread one(churn), two(churn);
+    one.join();
+    two.join();
+    check("kept", allocator_kept() > 0, 1, 0);
+    allocator_trim();
+    check("trimmed", double(allocator_kept()), 0, 0);
+}
+
+}  // namespace
+
+int main() {
+    for (int i = 0; const KernelTable* table = supported(i); i++) {
+        isa = table->isa;
+        use_isa(isa);
+        const int before = checks;
+        for (int threads : {1, 3}) {
+            set_thread_count(threads);
+            products(kernels().gemm_f32);
+            products(kernels().gemm_f64);
+            row_sums();
+            elements();
+            row_kernels();
+            attention();
+            training();
+        }
+        std::printf("%s: %d checks\n", isa, int(checks) - before);
+    }
+    pool();
+    allocator();
+    std::printf("%d checks, %d failures\n", int(checks), int(failures));
+    return failures ? 1 : 0;
+}

@@ -1,0 +1,94 @@
+"""The native layer of the CPU table: `minidl._cpu`, compiled from csrc/cpu.
+
+MINIDL_ISA names the instruction set to use instead of the best that the processor has, and
+MINIDL_THREADS the number of threads that one kernel may use.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from minidl.backends.table import Layer
+from minidl.errors import ArgumentError
+
+try:
+    import minidl._cpu as _extension  # type: ignore[import-not-found]
+except ImportError as error:
+    _extension, _import_error = None, str(error)
+
+
+def _prepared() -> Any:
+    """The extension as the environment wants it, or None."""
+    if _extension is None:
+        return None
+    if name := os.environ.get("MINIDL_ISA"):
+        use_isa(name, _extension)
+    if text := os.environ.get("MINIDL_THREADS"):
+        if not text.isdecimal() or not int(text):
+            raise ArgumentError("MINIDL_THREADS must be a positive integer", got=repr(text))
+        _extension.set_num_threads(int(text))
+    return _extension
+
+
+def _why_missing() -> str:
+    """The reason that the installation noted, or Python's own."""
+    note = os.path.join(os.path.dirname(os.path.dirname(__file__)), "_build.txt")
+    try:
+        with open(note, encoding="utf-8") as file:
+            return file.read().strip() or _import_error
+    except FileNotFoundError:
+        return "not built: install minidl, or run `python setup.py build_ext --inplace`"
+
+
+def use_isa(name: str, module: Any = None) -> None:
+    """Use the kernels of the instruction set `name`; ArgumentError if the machine lacks it."""
+    module = module or cpu
+    if not module.use_isa(name):
+        names = ", ".join(module.isas())
+        raise ArgumentError(f"the instruction set must be one of {names}", got=repr(name))
+
+
+cpu = _prepared()
+
+
+def layer() -> Layer:
+    """The entries that the extension serves, each over the entry of the layer below."""
+    if cpu is None:
+        return Layer("native", missing=_why_missing())
+    return Layer("native", over={name: partial(cpu.entry, name) for name in cpu.ENTRIES})
+
+
+def describe() -> str:
+    """The instruction set in use, those there are and the threads, or why there are no kernels."""
+    if cpu is None:
+        return f"none: {_why_missing()}"
+    return f"{cpu.isa()} (of {', '.join(cpu.isas())}), {cpu.get_num_threads()} threads"
+
+
+def get_num_threads() -> int:
+    """Threads that one kernel may use."""
+    return 1 if cpu is None else cpu.get_num_threads()
+
+
+def set_num_threads(threads: int) -> None:
+    """Let one kernel use up to that many threads; results do not depend on it."""
+    if type(threads) is not int or threads < 1:
+        raise ArgumentError("the number of threads must be positive", got=repr(threads))
+    if cpu is not None:
+        cpu.set_num_threads(threads)
+
+
+@contextmanager
+def limit_threads(threads: int | None) -> Iterator[None]:
+    """Let one kernel use at most that many threads in the block; None leaves it as it is."""
+    before = get_num_threads()
+    if threads is not None:
+        set_num_threads(threads)
+    try:
+        yield
+    finally:
+        set_num_threads(before)

@@ -1,0 +1,225 @@
+"""The native table as a whole: instruction sets, threads, recycled memory, what is handed on."""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import ISAS, on_table
+
+import minidl
+from minidl.backends import Kernels, Layer, local, native, reference, report
+from minidl.errors import ArgumentError
+
+pytestmark = pytest.mark.skipif(not ISAS, reason=f"no native kernels: {native.layer().missing}")
+rng = np.random.default_rng(0)
+
+
+def normal(*shape: int) -> np.ndarray:
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def call(name: str, *args: Any) -> tuple:
+    """The results of an entry of the active table, as the operators call it."""
+    results = local.state.run(getattr(local.state.cpu, name), *args)
+    return results if isinstance(results, tuple) else (results,)
+
+
+@pytest.fixture
+def threads():
+    before = minidl.get_num_threads()
+    yield minidl.set_num_threads
+    minidl.set_num_threads(before)
+
+
+def test_every_entry_of_the_extension_serves() -> None:
+    served = {name for name, entry in report("native").items() if entry["layer"] == "native"}
+    assert served == set(native.cpu.ENTRIES)
+    print(f"\nnative entries: {len(served)}, instruction sets: {', '.join(ISAS)}")
+
+
+def test_a_layer_that_is_missing_leaves_its_reason() -> None:
+    table = Kernels(
+        "cpu", np, [Layer("reference", reference.ENTRIES), Layer("native", missing="no compiler")]
+    )
+    assert table.matmul is reference.ENTRIES["matmul"]
+    assert table.reasons["matmul"] == ["native: no compiler"]
+
+
+def test_an_instruction_set_that_is_not_there() -> None:
+    with pytest.raises(ArgumentError, match="must be one of baseline"):
+        native.use_isa("avx1024")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("MINIDL_ISA", "avx1024", "the instruction set must be one of baseline"),
+        ("MINIDL_THREADS", "0", "MINIDL_THREADS must be a positive integer, got '0'"),
+        ("MINIDL_THREADS", "two", "MINIDL_THREADS must be a positive integer, got 'two'"),
+        ("MINIDL_BACKEND", "gpu", "backend must be one of reference, native, got 'gpu'"),
+    ],
+)
+def test_a_bad_environment_is_one_line(name: str, value: str, message: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import minidl; minidl.ones(1)"],
+        env={**os.environ, name: value},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert message in done.stderr.strip().splitlines()[-1]
+
+
+def test_the_environment_chooses() -> None:
+    code = "import minidl; b = minidl.backends; print(b.native.cpu.isa(), b.get_num_threads())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "MINIDL_ISA": "baseline", "MINIDL_THREADS": "3"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["baseline", "3"]
+
+
+def test_bad_numbers_of_threads() -> None:
+    for bad in (0, -1, 1.5, "2"):
+        with pytest.raises(ArgumentError, match="number of threads"):
+            minidl.set_num_threads(bad)
+
+
+CALLS = {
+    "matmul": lambda: (normal(300, 700), normal(700, 500)),
+    "linear": lambda: (normal(200, 300), normal(400, 300), normal(400)),
+    "softmax": lambda: (normal(500, 300), -1),
+    "layer_norm": lambda: (normal(500, 300), 1, normal(300), normal(300), 1e-5),
+    "layer_norm_backward": lambda: (
+        *(normal(500, 300), normal(500, 300), 1, normal(300)),
+        *(normal(500), np.abs(normal(500))),
+    ),
+    "attention": lambda: (
+        (normal(2, 3, 200, 32), normal(2, 3, 200, 32), normal(2, 3, 200, 32)) + (None, True, 0.2)
+    ),
+    "embedding_backward": lambda: (normal(2000, 64), rng.integers(0, 3000, 2000), 3000, None),
+    "cross_entropy": lambda: (normal(300, 500), rng.integers(0, 500, 300), None, -100, 0.1),
+    "uniform": lambda: ((300_000,), np.float32, 1, 2),
+    "gelu": lambda: (normal(300, 500), "none"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_results_do_not_depend_on_the_number_of_threads(name: str, threads: Any) -> None:
+    args = CALLS[name]()
+    for isa in ISAS:
+        with on_table(isa):
+            threads(1)
+            first = call(name, *args)
+            for count in (2, 3, 8):
+                threads(count)
+                for a, b in zip(first, call(name, *args), strict=True):
+                    np.testing.assert_array_equal(a, b)
+
+
+def test_attention_gradients_of_few_heads_do_not_depend_on_the_number_of_threads(
+    threads: Any,
+) -> None:
+    q, k, v, g = (normal(1, 1, 400, 32) for _ in range(4))
+    out, lse = call("attention", q, k, v, None, True, 0.2)
+    threads(1)
+    first = call("attention_backward", g, q, k, v, None, True, 0.2, out, lse)
+    threads(3)
+    for a, b in zip(
+        first, call("attention_backward", g, q, k, v, None, True, 0.2, out, lse), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_threads_of_python_may_call_at_once() -> None:
+    a, b = normal(200, 300), normal(300, 200)
+    (want,) = call("matmul", a, b)
+    wrong = []
+
+    def work() -> None:
+        for _ in range(30):
+            (got,) = call("matmul", a, b)
+            if not np.array_equal(got, want):
+                wrong.append(got)
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_process_computes(threads: Any) -> None:
+    threads(2)
+    a = minidl.tensor(normal(300, 300))
+    want = (a @ a).numpy()
+    child = os.fork()
+    if not child:
+        equal = np.array_equal((a @ a).numpy(), want)
+        os._exit(0 if equal else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_views_keep_recycled_memory() -> None:
+    view = (minidl.ones(1000) * 2)[10:20].numpy()
+    gc.collect()
+    for _ in range(1000):
+        minidl.ones(1000) * 3
+    np.testing.assert_array_equal(view, 2)
+
+
+def test_memory_is_freed_by_another_thread() -> None:
+    made = [minidl.ones(5000) * 2 for _ in range(50)]
+    worker = threading.Thread(target=made.clear)
+    worker.start()
+    worker.join()
+    assert (minidl.ones(5000) * 4).sum().item() == 20_000
+
+
+def test_recycled_memory_is_bounded_and_given_back() -> None:
+    arrays = [minidl.ones(4_000_000) for _ in range(60)]  # 960 MB
+    del arrays
+    assert native.cpu.kept_bytes() <= 512 << 20
+    native.cpu.trim()
+    assert native.cpu.kept_bytes() == 0
+
+
+@pytest.mark.parametrize("name", ["matmul", "gelu", "layer_norm", "attention"])
+def test_later_calls_take_no_page_faults(name: str) -> None:
+    args = CALLS[name]()
+    for _ in range(3):
+        call(name, *args)
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+    for _ in range(20):
+        call(name, *args)
+    faults = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
+    assert faults <= 20  # Python's own; fresh results would be hundreds each
+
+
+def test_what_a_kernel_cannot_take_goes_to_the_layer_below() -> None:
+    table = local.state.cpu
+    half = normal(3, 4).astype(np.float64)
+    np.testing.assert_allclose(table.gelu(half, "none"), reference.ENTRIES["gelu"](half, "none"))
+    shifted = np.frombuffer(b"\0" + normal(4, 4).tobytes(), np.float32, 16, offset=1).reshape(4, 4)
+    np.testing.assert_allclose(table.matmul(shifted, shifted), shifted @ shifted, rtol=1e-5)
+    swapped = normal(3, 3).astype(">f4")
+    np.testing.assert_allclose(table.exp(swapped), np.exp(swapped), rtol=1e-6)
+
+
+def test_no_memory_for_a_result() -> None:
+    huge = np.broadcast_to(np.ones(1, np.float32), (1 << 24, 1))
+    with pytest.raises(MemoryError):
+        local.state.cpu.matmul(huge, huge.T)
