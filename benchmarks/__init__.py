@@ -1,0 +1,1 @@
+"""Our times beside the rivals': `python -m benchmarks`, `overhead.py`, `import_time.py`."""

@@ -1,0 +1,93 @@
+"""Fused operators, elementwise functions, reductions: forward, and with backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as theirs
+
+import minidl
+from benchmarks.harness import Row
+from minidl.nn import functional as ours
+
+rng = np.random.default_rng(0)
+ROWS, WIDTH = 4096, 768
+
+
+def _both(*shape: int, grad: bool = False) -> tuple[Any, Any]:
+    array = rng.standard_normal(shape).astype(np.float32)
+    return minidl.tensor(array).requires_grad_(grad), torch.tensor(array).requires_grad_(grad)
+
+
+def _backward(function: Callable[..., Any], inputs: list[Any]) -> Callable[[], None]:
+    def run() -> None:
+        out = function(*inputs)
+        (out if out.ndim == 0 else out.sum()).backward()
+        for x in inputs:
+            x.grad = None
+
+    return run
+
+
+def _row(name: str, call: Callable[..., Any], shapes: list[tuple[int, ...]], bar: float) -> Row:
+    """call(functional, *inputs), forward only."""
+    pairs = [_both(*shape) for shape in shapes]
+    x, y = [p[0] for p in pairs], [p[1] for p in pairs]
+    size = 8.0 * float(np.prod(shapes[0]))
+    return Row(name, lambda: call(ours, *x), {"torch": lambda: call(theirs, *y)}, 0, size, bar)
+
+
+def _trained(name: str, call: Callable[..., Any], shapes: list[tuple[int, ...]], bar: float) -> Row:
+    pairs = [_both(*shape, grad=True) for shape in shapes]
+    mine = _backward(lambda *x: call(ours, *x), [p[0] for p in pairs])
+    rival = _backward(lambda *x: call(theirs, *x), [p[1] for p in pairs])
+    return Row(f"{name} + backward", mine, {"torch": rival}, bar=bar)
+
+
+def rows() -> Iterator[Row]:
+    """Every row."""
+    x, w = (ROWS, WIDTH), (WIDTH,)
+    fused: list[tuple[str, Callable[..., Any], list[tuple[int, ...]], float, float]] = [
+        ("softmax", lambda f, x: f.softmax(x, -1), [x], 0.97, 1.3),
+        ("log_softmax", lambda f, x: f.log_softmax(x, -1), [x], 0.97, 0.97),
+        ("layer_norm", lambda f, x, w, b: f.layer_norm(x, (WIDTH,), w, b), [x, w, w], 0.97, 1.3),
+        ("rms_norm", lambda f, x, w: f.rms_norm(x, (WIDTH,), w), [x, w], 0.97, 1.3),
+        ("gelu tanh", lambda f, x: f.gelu(x, approximate="tanh"), [x], 4.0, 4.0),
+        ("gelu erf", lambda f, x: f.gelu(x), [x], 0.97, 1.5),
+        ("silu", lambda f, x: f.silu(x), [x], 0.97, 0.97),
+    ]
+    for name, call, shapes, bar, backward_bar in fused:
+        yield _row(name, call, shapes, bar)
+        yield _trained(name, call, shapes, backward_bar)
+    target = rng.integers(0, 8192, 1024)
+    classes = {ours: minidl.tensor(target), theirs: torch.tensor(target)}
+    yield _trained(
+        "cross_entropy 1024x8192",
+        lambda f, x: f.cross_entropy(x, classes[f]),
+        [(1024, 8192)],
+        5.0,
+    )
+    index = rng.integers(0, 32000, 4096)
+    looked_up = {ours: minidl.tensor(index), theirs: torch.tensor(index)}
+    yield _trained(
+        "embedding 4096 of 32000x256",
+        lambda f, w: f.embedding(looked_up[f], w),
+        [(32000, 256)],
+        3.0,
+    )
+    for name, call in {
+        "add": lambda f, x: x + x,
+        "mul by a number": lambda f, x: x * 2.0,
+        "relu": lambda f, x: x.relu(),
+        "exp": lambda f, x: x.exp(),
+        "tanh": lambda f, x: x.tanh(),
+        "sigmoid": lambda f, x: x.sigmoid(),
+        "sum": lambda f, x: x.sum(),
+        "sum over rows": lambda f, x: x.sum(0),
+        "sum of rows": lambda f, x: x.sum(1),
+    }.items():
+        for shape in ((128, 128), (1024, 1024), (4096, 4096)):
+            yield _row(f"{name} {shape[0]}x{shape[1]}", call, [shape], 0.97)
