@@ -28,15 +28,15 @@ def _parameters(library: Any) -> list[Any]:
 def rows() -> Iterator[Row]:
     """AdamW and SGD against torch's fused and foreach steps; the norm of gradients."""
     size = 4.0 * sum(float(np.prod(shape)) for shape in SHAPES)
-    for name, bar, options in (
-        ("fused", 0.95, {"fused": True}),
-        ("foreach", 5.0, {"foreach": True}),
-    ):
+    for name, bar in (("fused", 0.95), ("foreach", 5.0)):
+        fused, foreach = name == "fused", name == "foreach"
         mine = minidl.optim.AdamW(_parameters(minidl))
-        rival = torch.optim.AdamW(_parameters(torch), **options)
+        rival = torch.optim.AdamW(_parameters(torch), fused=fused, foreach=foreach)
         yield Row(f"AdamW, torch {name}", mine.step, {"torch": rival.step}, bytes=7 * size, bar=bar)
         sgd = minidl.optim.SGD(_parameters(minidl), lr=0.01, momentum=0.9)
-        other = torch.optim.SGD(_parameters(torch), lr=0.01, momentum=0.9, **options)
+        other = torch.optim.SGD(
+            _parameters(torch), lr=0.01, momentum=0.9, fused=fused, foreach=foreach
+        )
         yield Row(f"SGD, torch {name}", sgd.step, {"torch": other.step}, bytes=5 * size)
     x, y = _parameters(minidl), _parameters(torch)
     yield Row(
