@@ -51,6 +51,14 @@ def _exact_quotient(torch: Any, x: Any, y: Any, rounding_mode: str) -> Any:
     return exact.to(torch.result_type(x, y))
 
 
+def _broken_quotients(d: Any, dtype: DType) -> Sample:
+    """x and y whose quotient is not near a whole number, where a remainder jumps."""
+    shape = d.shape(max_dims=3)
+    y, part = d.array(shape, dtype, 1, 2), d.array(shape, dtype, 0.2, 0.8)
+    whole = np.trunc(d.array(shape, dtype, 0, 4))
+    return sample((y * (whole + part) * d.choice([1, -1])).astype(y.dtype), y)
+
+
 def _lerp_inputs(d: Any, dtype: DType) -> Sample:
     shape = d.shape(max_dims=3)
     start, end = (d.array(d.broadcastable(shape, within=True), dtype) for _ in range(2))
@@ -149,8 +157,16 @@ CASES = [
         wrapping(np.remainder),
         two(-9, 9, 1, 4, numbers=True),
         dtypes=NUMBERS,
+        grad_inputs=_broken_quotients,
     ),
-    Case("fmod", ops.fmod, wrapping(np.fmod), two(-9, 9, 1, 4, numbers=True), dtypes=NUMBERS),
+    Case(
+        "fmod",
+        ops.fmod,
+        wrapping(np.fmod),
+        two(-9, 9, 1, 4, numbers=True),
+        dtypes=NUMBERS,
+        grad_inputs=_broken_quotients,
+    ),
     Case("neg", ops.neg, np.negative, one(extreme=True), dtypes=NUMBERS),
     Case("positive", lambda x: +clone(x), np.positive, one(), dtypes=NUMBERS),
     Case("abs", ops.abs, np.abs, one(extreme=True), dtypes=NUMBERS),

@@ -151,12 +151,13 @@ CASES = [
     Case("inner", inner, lambda x, y: _product(x, np.moveaxis(y, -1, 0).reshape(y.shape[-1], -1))
          .reshape(x.shape[:-1] + y.shape[:-1]), _inner_inputs),
     Case("outer", outer, lambda x, y: x[:, None] * y, _shapes("n", "m")),
-    Case("addmm", addmm, _plus, _plus_inputs("np", "nm", "mp"), dtypes=(*FLOATS, int64)),
-    Case("addmv", addmv, _plus, _plus_inputs("n", "nm", "m")),
-    Case("baddbmm", baddbmm, _plus, _plus_inputs("bnp", "bnm", "bmp")),
+    # scale: sums of products, some scaled first, that may cancel
+    Case("addmm", addmm, _plus, _plus_inputs("np", "nm", "mp"), dtypes=(*FLOATS, int64), scale=4),
+    Case("addmv", addmv, _plus, _plus_inputs("n", "nm", "m"), scale=4),
+    Case("baddbmm", baddbmm, _plus, _plus_inputs("bnp", "bnm", "bmp"), scale=4),
     Case("einsum", einsum, _einsum, _einsum_inputs, dtypes=WIDE),
     Case("tensordot", tensordot, lambda x, y, dims: np.tensordot(x, y, dims),
          _tensordot_inputs),
     Case("bilinear", bilinear, lambda x, y, w, b: np.einsum("zi,oij,zj->zo", x, w, y) + b,
-         _shapes("zi", "zj", "oij", "o", empty=False), dtypes=WIDE),
+         _shapes("zi", "zj", "oij", "o", empty=False), dtypes=WIDE, scale=4),
 ]  # fmt: skip
