@@ -185,6 +185,7 @@ def gelu_tanh(x):
 
 # name, attributes, formula, floor in (ULP of the result, eps * |x|)
 POINTWISE = [
+    ("relu", (), lambda x: np.maximum(wide(x), 0), 0, 0),
     ("erf", (), erf_exact, 4, 0),
     ("erfc", (), lambda x: erf_exact(x, True), 4, 0),
     ("sigmoid", (), sigma, 4, 0),

@@ -47,6 +47,7 @@ ALWAYS_INLINE vf silu_slope(vf x) {
     void name##_f32(float* out, const float* in, ptrdiff_t n) { \
         pointwise(out, n, [](vf x) { return expression; }, in); \
     }
+UNARY(relu, max(vf{}, x))
 UNARY(exp, exp(x))
 UNARY(log, log(x))
 UNARY(tanh, tanh(x))
@@ -57,9 +58,14 @@ UNARY(gelu, x * (0.5f + 0.5f * erf(x * SQRT_HALF)))
 UNARY(gelu_tanh, x* tanh_gate(x))
 UNARY(silu, x* sigmoid(x))
 
-#define BACKWARD(name, slope)                                                      \
-    void name##_f32(float* out, const float* grad, const float* in, ptrdiff_t n) { \
-        pointwise(out, n, [](vf g, vf x) { return g * slope(x); }, grad, in);      \
+// One gradient for all elements is passed with step 0: that of a sum.
+#define BACKWARD(name, slope)                                                            \
+    void name##_f32(float* out, const float* grad, ptrdiff_t grad_step, const float* in, \
+                    ptrdiff_t n) {                                                       \
+        if (grad_step)                                                                   \
+            return pointwise(out, n, [](vf g, vf x) { return g * slope(x); }, grad, in); \
+        const vf g = splat(*grad);                                                       \
+        pointwise(out, n, [g](vf x) { return g * slope(x); }, in);                       \
     }
 BACKWARD(gelu_backward, gelu_slope)
 BACKWARD(gelu_tanh_backward, gelu_tanh_slope)

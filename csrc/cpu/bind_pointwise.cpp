@@ -24,13 +24,29 @@ PyObject* unary(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObje
     return x ? unary_on<Kernel>(x) : hand_on(below, args, count, names);
 }
 
+// The gradient that all elements share (every step 0, as that of a sum), or null.
+const float* shared(PyObject* g) {
+    if (!PyArray_CheckExact(g)) return nullptr;
+    PyArrayObject* a = reinterpret_cast<PyArrayObject*>(g);
+    if (PyArray_TYPE(a) != NPY_FLOAT || !PyArray_ISBEHAVED_RO(a) || !PyArray_NDIM(a))
+        return nullptr;
+    for (int i = 0; i < PyArray_NDIM(a); i++)
+        if (PyArray_STRIDE(a, i) && PyArray_DIM(a, i) != 1) return nullptr;
+    return data<const float>(a);
+}
+
 template <auto Kernel>
-PyObject* backward_on(PyArrayObject* g, PyArrayObject* x) {
+PyObject* backward_on(PyObject* grad, PyArrayObject* x, PyObject* below, PyObject* const* args,
+                      Py_ssize_t count) {
+    const float* one = shared(grad);
+    const Plain g(one ? Py_None : grad);
+    if (!(one || g) || !same_shape(one ? reinterpret_cast<PyArrayObject*>(grad) : g, x))
+        return hand_on(below, args, count, nullptr);
     PyArrayObject* out = new_like(x);
     if (!out) return nullptr;
     const npy_intp n = PyArray_SIZE(x);
     Unlocked unlocked(WORK * double(n));
-    (kernels().*Kernel)(data<float>(out), data<float>(g), data<float>(x), n);
+    (kernels().*Kernel)(data<float>(out), one ? one : data<float>(g), !one, data<float>(x), n);
     return reinterpret_cast<PyObject*>(out);
 }
 
@@ -38,9 +54,9 @@ PyObject* backward_on(PyArrayObject* g, PyArrayObject* x) {
 template <auto Kernel>
 PyObject* backward(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObject* names) {
     if (count != 2 || names) return hand_on(below, args, count, names);
-    const Plain g(args[0]), x(args[1]);
-    if (!g || !x || !same_shape(g, x)) return hand_on(below, args, count, names);
-    return backward_on<Kernel>(g, x);
+    const Plain x(args[1]);
+    if (!x) return hand_on(below, args, count, names);
+    return backward_on<Kernel>(args[0], x, below, args, count);
 }
 
 bool is_tanh(PyObject* approximate) {
@@ -57,15 +73,18 @@ PyObject* gelu(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObjec
 
 PyObject* gelu_backward(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObject* names) {
     if (count != 3 || names) return hand_on(below, args, count, names);
-    const Plain g(args[0]), x(args[1]);
-    if (!g || !x || !same_shape(g, x)) return hand_on(below, args, count, names);
-    return is_tanh(args[2]) ? backward_on<&KernelTable::gelu_tanh_backward_f32>(g, x)
-                            : backward_on<&KernelTable::gelu_backward_f32>(g, x);
+    const Plain x(args[1]);
+    if (!x) return hand_on(below, args, count, names);
+    constexpr auto exact = &KernelTable::gelu_backward_f32,
+                   near = &KernelTable::gelu_tanh_backward_f32;
+    return is_tanh(args[2]) ? backward_on<near>(args[0], x, below, args, count)
+                            : backward_on<exact>(args[0], x, below, args, count);
 }
 
 }  // namespace
 
 PyMethodDef POINTWISE_ENTRIES[] = {
+    entry_method("relu", unary<&KernelTable::relu_f32>),
     entry_method("exp", unary<&KernelTable::exp_f32>),
     entry_method("log", unary<&KernelTable::log_f32>),
     entry_method("tanh", unary<&KernelTable::tanh_f32>),

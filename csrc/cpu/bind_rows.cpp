@@ -43,6 +43,59 @@ PyObject* rows_backward(PyObject* below, PyObject* const* args, Py_ssize_t count
     return reinterpret_cast<PyObject*>(dx);
 }
 
+// ---------------------------------------------------------------- sums
+
+// (x, axis=None or a tuple, keepdims=) over neighbouring axes
+PyObject* sum(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+    PyArrayObject* x = count == 1 ? plain_f32(args[0]) : nullptr;
+    if (!x || !PyArray_SIZE(x)) return hand_on(below, args, count, names);
+    const int dims = PyArray_NDIM(x);
+    bool gone[NPY_MAXDIMS] = {}, keep = false;
+    PyObject* axis = Py_None;
+    for (Py_ssize_t i = 0; names && i < PyTuple_GET_SIZE(names); i++) {
+        PyObject* name = PyTuple_GET_ITEM(names, i);
+        if (!PyUnicode_CompareWithASCIIString(name, "axis"))
+            axis = args[1 + i];
+        else if (!PyUnicode_CompareWithASCIIString(name, "keepdims") && PyBool_Check(args[1 + i]))
+            keep = args[1 + i] == Py_True;
+        else
+            return hand_on(below, args, count, names);
+    }
+    if (axis != Py_None && !PyTuple_CheckExact(axis)) return hand_on(below, args, count, names);
+    int first = axis == Py_None ? 0 : dims, last = axis == Py_None ? dims - 1 : -1, listed = 0;
+    for (Py_ssize_t i = 0; axis != Py_None && i < PyTuple_GET_SIZE(axis); i++) {
+        const long at = PyLong_AsLong(PyTuple_GET_ITEM(axis, i));
+        if (at < 0 || at >= dims || gone[at]) return hand_on(below, args, count, names);
+        gone[at] = true;
+        listed++;
+        first = at < first ? int(at) : first;
+        last = at > last ? int(at) : last;
+    }
+    if (axis == Py_None)
+        for (int i = 0; i < dims; i++) gone[i] = true;
+    else if (!listed || last - first + 1 != listed)
+        return hand_on(below, args, count, names);
+    npy_intp shape[NPY_MAXDIMS], outer = 1, n = 1, inner = 1;
+    int left = 0;
+    for (int i = 0; i < dims; i++) {
+        (gone[i] ? n : i < first ? outer : inner) *= PyArray_DIM(x, i);
+        if (!gone[i] || keep) shape[left++] = gone[i] ? 1 : PyArray_DIM(x, i);
+    }
+    PyArrayObject* out = new_array(left, shape, NPY_FLOAT);
+    if (!out) return nullptr;
+    const bool done = run_kernel(double(PyArray_SIZE(x)), [&] {
+        if (inner == 1) {
+            kernels().row_sums_f32(data<float>(out), data<float>(x), outer, n);
+        } else {
+            for (npy_intp i = 0; i < outer; i++)
+                kernels().sum_rows_f32(data<float>(out) + i * inner, data<float>(x) + i * n * inner,
+                                       inner, n, inner);
+        }
+    });
+    if (!done) Py_CLEAR(out);
+    return reinterpret_cast<PyObject*>(out);
+}
+
 // ---------------------------------------------------------------- normalisations
 
 struct Normalised {
@@ -159,6 +212,7 @@ PyObject* norm_backward(PyObject* below, PyObject* const* args, Py_ssize_t count
 }  // namespace
 
 PyMethodDef ROW_ENTRIES[] = {
+    entry_method("sum", sum),
     entry_method("softmax", rows<&KernelTable::softmax_f32>),
     entry_method("log_softmax", rows<&KernelTable::log_softmax_f32>),
     entry_method("softmax_backward", rows_backward<&KernelTable::softmax_backward_f32>),

@@ -22,6 +22,9 @@ struct NormBackward {
 // out[i] = f(in[i]); out may be an input.
 using Unary = void(float* out, const float* in, std::ptrdiff_t n);
 using Binary = void(float* out, const float* a, const float* b, std::ptrdiff_t n);
+// g f'(in[i]); the gradient g has step 1, or 0 where it is one for all.
+using Slope = void(float* out, const float* g, std::ptrdiff_t g_step, const float* in,
+                   std::ptrdiff_t n);
 // The same, of rows; softmax and its kin.
 using Rows = void(float* out, const float* in, std::ptrdiff_t rows, std::ptrdiff_t width);
 using RowsBackward = void(float* dx, const float* g, const float* out, std::ptrdiff_t rows,
@@ -36,8 +39,12 @@ using RowsBackward = void(float* dx, const float* g, const float* out, std::ptrd
                          std::ptrdiff_t n))                                                       \
     K(sum_rows_f64, void(double* out, const double* x, std::ptrdiff_t x_row, std::ptrdiff_t rows, \
                          std::ptrdiff_t n))                                                       \
+    /* out (rows) = sums of the rows of x (rows, n) */                                            \
+    K(row_sums_f32, void(float* out, const float* x, std::ptrdiff_t rows, std::ptrdiff_t n))      \
     K(fma_burn, double(std::ptrdiff_t rounds))                                                    \
     K(stream_read, float(const float* x, std::ptrdiff_t n))                                       \
+    /* max(x, 0), NaN for NaN; and where x > 0, g */                                              \
+    K(relu_f32, Unary)                                                                            \
     K(exp_f32, Unary)                                                                             \
     K(log_f32, Unary)                                                                             \
     K(tanh_f32, Unary)                                                                            \
@@ -47,9 +54,9 @@ using RowsBackward = void(float* dx, const float* g, const float* out, std::ptrd
     K(gelu_f32, Unary)                                                                            \
     K(gelu_tanh_f32, Unary)                                                                       \
     K(silu_f32, Unary)                                                                            \
-    K(gelu_backward_f32, Binary)                                                                  \
-    K(gelu_tanh_backward_f32, Binary)                                                             \
-    K(silu_backward_f32, Binary)                                                                  \
+    K(gelu_backward_f32, Slope)                                                                   \
+    K(gelu_tanh_backward_f32, Slope)                                                              \
+    K(silu_backward_f32, Slope)                                                                   \
     K(bce_logits_f32, Binary)                                                                     \
     K(bce_logits_backward_f32,                                                                    \
       void(float* out, const float* g, const float* x, const float* target, std::ptrdiff_t n))    \

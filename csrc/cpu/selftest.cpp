@@ -90,6 +90,17 @@ void products(void (*gemm)(const GemmCall<T>&)) {
 }
 
 void row_sums() {
+    for (ptrdiff_t n : {1, 17, 5000, 70000, 300000}) {
+        const Floats x = normal(2 * n);
+        Floats out(3, 7.0f);
+        kernels().row_sums_f32(out.data(), x.data(), 2, n);
+        for (ptrdiff_t r = 0; r < 2; r++) {
+            double sum = 0;
+            for (ptrdiff_t i = 0; i < n; i++) sum += double(x[std::size_t(r * n + i)]);
+            check("row_sums", double(out[std::size_t(r)]), sum, 1e-3);
+        }
+        check("behind row_sums", double(out[2]), 7, 0);
+    }
     for (ptrdiff_t rows : {0, 1, 63, 200})
         for (ptrdiff_t n : {1, 17, 130}) {
             const Floats x = normal(rows * n);
@@ -123,6 +134,7 @@ void elements() {
         Unary* kernel;
         double (*want)(double);
     } functions[] = {
+        {"relu", k.relu_f32, [](double x) { return x > 0 ? x : 0; }},
         {"exp", k.exp_f32, [](double x) { return std::exp(x); }},
         {"log", k.log_f32, [](double x) { return std::log(x); }},
         {"tanh", k.tanh_f32, [](double x) { return std::tanh(x); }},
@@ -146,7 +158,7 @@ void elements() {
         }
     const struct {
         const char* name;
-        Binary* slope;
+        Slope* slope;
         double (*of)(double);
     } slopes[] = {
         {"gelu_backward", k.gelu_backward_f32, [](double x) { return x * phi(x); }},
@@ -156,7 +168,7 @@ void elements() {
     for (const auto& f : slopes) {
         const Floats x = normal(333), g = normal(333);
         Floats out(333);
-        f.slope(out.data(), g.data(), x.data(), 333);
+        f.slope(out.data(), g.data(), 1, x.data(), 333);
         for (std::size_t i = 0; i < 333; i++) {
             const double at = double(x[i]), slope = (f.of(at + 1e-6) - f.of(at - 1e-6)) / 2e-6;
             check(f.name, double(out[i]), double(g[i]) * slope, 1e-5);

@@ -17,6 +17,7 @@ from minidl.backends.reference.activation import (
     gelu,
     gelu_backward,
     log_sigmoid,
+    relu,
     sigmoid,
     silu,
     silu_backward,
@@ -53,6 +54,7 @@ from minidl.backends.reference.random import (
     randint,
     uniform,
 )
+from minidl.backends.reference.reduce import sum
 from minidl.backends.reference.softmax import (
     log_softmax,
     log_softmax_backward,
@@ -64,6 +66,7 @@ from minidl.backends.reference.softmax import (
 ENTRIES: dict[str, Callable] = {
     function.__name__: function
     for function in (
+        sum,
         matmul,
         linear,
         linear_backward,
@@ -78,6 +81,7 @@ ENTRIES: dict[str, Callable] = {
         layer_norm_backward,
         rms_norm,
         rms_norm_backward,
+        relu,
         erf,
         erfc,
         erfinv,

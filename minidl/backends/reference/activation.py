@@ -70,6 +70,12 @@ def _erf(out: np.ndarray, x: np.ndarray, a: np.ndarray, square: np.ndarray) -> N
     np.tanh(out, out=out)
 
 
+def relu(x: np.ndarray) -> np.ndarray:
+    """max(x, 0). Exact."""
+    # a clip to infinity takes half the time of a maximum with a number
+    return np.clip(x, 0, math.inf, out=np.empty(x.shape, x.dtype))
+
+
 def erf(x: np.ndarray) -> np.ndarray:
     """Error function. Floor: 4 ULP (2 for float64)."""
     return pointwise(_erf, 2, x)
