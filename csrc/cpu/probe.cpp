@@ -12,7 +12,8 @@ using std::ptrdiff_t;
 double fma_burn(ptrdiff_t rounds) {
     constexpr int CHAINS = 12;
     vec<float> acc[CHAINS];
-    for (int i = 0; i < CHAINS; i++) acc[i] = broadcast(float(i));
+    // Starts that compilers do not know: a chain that starts at 1 stays there, and GCC drops it.
+    for (int i = 0; i < CHAINS; i++) acc[i] = broadcast(float(rounds + i));
     const vec<float> factor = broadcast(0.999f), term = broadcast(0.001f);
     for (ptrdiff_t r = 0; r < rounds; r++) {
 #pragma GCC unroll 12
