@@ -8,6 +8,7 @@ from minidl import (
     data as data,
     nn as nn,
     optim as optim,
+    profiler as profiler,
 )
 from minidl.autograd import (
     enable_grad as enable_grad,

@@ -20,7 +20,7 @@ LAYERS = (
     ("train", "finetune", "evaluate", "explain", "compress"),
     ("models", "data"),
     ("nn", "optim"),
-    ("testing",),
+    ("testing", "profiler"),
     ("ops",),
     ("autograd",),
     ("tensor",),
