@@ -1,10 +1,13 @@
 """`python -m benchmarks SUITE`: our times beside the rivals', the limits, and bars.
 
-    python -m benchmarks gemm attention fused optim train [--threads 1] [--rounds 15]
-        [--only TEXT] [--save | --check] [--json FILE]
+    python -m benchmarks gemm attention fused optim overhead train [--threads 1] [--rounds 15]
+        [--only TEXT] [--compile] [--save | --check] [--json FILE] [--picture FILE]
+    python -m benchmarks memory pool
 
 Needs the extra `bench`. Rivals and we run with the same number of threads. --save keeps the ratios
-under benchmarks/results, --check compares with those that are kept.
+under benchmarks/results, --check compares with those that are kept; --picture draws the rows under
+the limits of the machine (roofline). `memory` is the peak of a training step by one process per
+library, `pool` the thread pool beside OpenMP's where another process wants the processor.
 """
 
 from __future__ import annotations
@@ -15,20 +18,28 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
-SUITES = ("gemm", "attention", "fused", "optim", "train")
+SUITES = ("gemm", "attention", "fused", "optim", "overhead", "train")
+OTHERS = ("memory", "pool")  # no rows: they measure in their own way
 
 
 def main() -> int:
     """Run the suites that are named."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("suites", nargs="+", choices=SUITES, metavar="SUITE")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("suites", nargs="+", choices=SUITES + OTHERS, metavar="SUITE")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--only", default="", help="rows whose name holds this text")
+    parser.add_argument("--compile", action="store_true", help="train: torch.compile as a rival")
     parser.add_argument("--save", action="store_true")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--json", type=Path, help="write what was measured")
+    parser.add_argument("--picture", type=Path, help="draw the rows under the limits: PNG or SVG")
     args = parser.parse_args()
     for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ[name] = str(args.threads)  # read when NumPy and torch are imported
@@ -41,15 +52,18 @@ def main() -> int:
     torch.set_num_threads(args.threads)
     minidl.set_num_threads(args.threads)
     settings = harness.Settings(rounds=args.rounds, threads=args.threads)
-    if args.threads > 1:
-        settings.pause = 0.15  # OpenBLAS's threads poll for about 0.1 s after a product
-    print(f"{minidl.backends.native.describe()}; peak {harness.peak() / 1e9:.0f} Gflop/s a core,")
-    print(f"read bandwidth {harness.bandwidth() / 1e9:.0f} GB/s; ratio = best rival / ours [95 %]")
     failed, written = False, []
     for suite in args.suites:
+        module = importlib.import_module(f"benchmarks.{suite}")
+        if suite in OTHERS:
+            written.append(module.run(args.only, args.threads))
+            continue
+        if not written:
+            describe(minidl, harness, args.threads)
+        options = {"only": args.only, "compiled": args.compile} if suite == "train" else {}
         results = []
         print(f"\n{suite}, {args.threads} threads")
-        for row in importlib.import_module(f"benchmarks.{suite}").rows():
+        for row in module.rows(**options):
             if args.only in row.name:
                 results.append(harness.measure(row, settings))
                 print(harness.line(results[-1]), flush=True)
@@ -66,7 +80,20 @@ def main() -> int:
         print(f"{len(results)} rows, {len(missed)} below their bar: {', '.join(missed) or 'none'}")
     if args.json:
         args.json.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+    if args.picture:
+        from benchmarks import roofline
+
+        roofline.draw([record for record in written if "limits" in record], args.picture)
     return int(failed)
+
+
+def describe(minidl: Any, harness: Any, threads: int) -> None:
+    """Print on what the rows are measured."""
+    print(f"{minidl.backends.native.describe()}; peak {harness.peak() / 1e9:.0f} Gflop/s a core")
+    for kind, rates in list(harness.limits(threads).items())[1:]:
+        parts = [f"{size >> 10} KB {rate / 1e9:.0f}" for size, rate in rates.items()]
+        print(f"{kind}, GB/s by working set: {', '.join(parts)}")
+    print("ratio = best rival / ours [95 %], or +time where ours has the rival inside")
 
 
 if __name__ == "__main__":

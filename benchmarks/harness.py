@@ -1,9 +1,10 @@
 """Rows that are timed against their rivals in turns, and what is said of them.
 
 A row has a function of ours and one per rival. Each round runs all of them for a few milliseconds,
-in an order that changes; the ratio of a round is the best rival's time over ours. Reported are the
-median ratio and the interval that holds the true median with 95 % (order statistics), and our
-share of the limit: operations against multiply-adds alone, bytes against reads alone, both
+in an order that changes; the ratio of a round is a rival's time over ours. Reported are the median
+ratio and the interval that holds the true median with 95 % (order statistics), and our share of
+the limit: the time that the row's operations take at the rate of multiply-adds alone, or its bytes
+at the rate of reads and copies over a working set of that size, whichever is longer. Both rates are
 measured in the same run.
 """
 
@@ -14,8 +15,10 @@ import math
 import platform
 import statistics
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
@@ -24,23 +27,46 @@ from minidl.backends import native
 
 RESULTS = Path(__file__).parent / "results"
 MARGIN = 0.15  # by which a ratio may fall before --check speaks
+LARGEST = 1 << 28  # bytes; a larger working set is memory as well
 
 
 @dataclass
 class Row:
-    """One comparison. operations and bytes are those that the result needs at the least."""
+    """One comparison, and the bars that it should clear.
+
+    operations and bytes are those that the result needs at the least; `written` is the part of the
+    bytes that is written, `rate` the operations per second of the dtype relative to float32's.
+    bar: ratio to the best rival; bars: to single rivals; share_bar: part of the limit; over:
+    seconds by which ours may exceed its only rival, which is a part of it. A call does `per` of
+    what is measured.
+    """
 
     name: str
     ours: Callable[[], Any]
-    rivals: dict[str, Callable[[], Any]]
+    rivals: dict[str, Callable[[], Any]] = field(default_factory=dict)
     operations: float = 0.0
     bytes: float = 0.0
     bar: float = 0.0
+    bars: dict[str, float] = field(default_factory=dict)
+    written: float = 0.5
+    rate: float = 1.0
+    share_bar: float = 0.0
+    over: float = 0.0
+    per: int = 1
+
+
+@dataclass
+class Ratio:
+    """A rival's time over ours: the median of the rounds and its interval."""
+
+    median: float
+    low: float
+    high: float
 
 
 @dataclass
 class Result:
-    """Times in seconds (medians), the ratio of the best rival's to ours, its interval."""
+    """Seconds (medians), the ratio of the best rival's to ours and its interval, those of each."""
 
     name: str
     ours: float
@@ -49,14 +75,16 @@ class Result:
     low: float
     high: float
     bar: float
-    share: float = 0.0  # of the limit; 0 where the row names none
+    bars: dict[str, float]
+    ratios: dict[str, Ratio]
+    missed: list[str]  # what is below its bar even at the upper end of the interval
+    model: float = 0.0  # seconds at the limit; 0 where the row names none
+    share: float = 0.0  # of the limit
     limit: str = ""
+    over: float = 0.0  # seconds by which ours exceeds its rival, where that is the question
+    operations: float = 0.0
+    bytes: float = 0.0
     rounds: int = 0
-
-    @property
-    def missed(self) -> bool:
-        """Whether even the upper end of the interval is below the bar."""
-        return self.high < self.bar
 
 
 @dataclass
@@ -66,8 +94,6 @@ class Settings:
     rounds: int = 15
     window: float = 0.01  # seconds of one side in one round
     threads: int = 1
-    pause: float = 0.0  # before our window, until the rival's threads sleep
-    peaks: list[float] = field(default_factory=list)
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -83,12 +109,23 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return ordered[below], ordered[n - 1 - below]
 
 
+def summary(values: Sequence[float]) -> Ratio:
+    """The median and its interval."""
+    return Ratio(statistics.median(values), *interval(values))
+
+
 def per_call(function: Callable[[], Any], calls: int) -> float:
     """Seconds of one call."""
     start = perf_counter()
     for _ in range(calls):
         function()
     return (perf_counter() - start) / calls
+
+
+def rest(sides: Sequence[str], threads: int) -> None:
+    """Wait until the threads of the side before sleep: OpenBLAS's poll for 0.1 s, OpenMP's less."""
+    if threads > 1:
+        sleep(0.15 if "numpy" in sides else 0.01)
 
 
 def measure(row: Row, settings: Settings) -> Result:
@@ -103,57 +140,134 @@ def measure(row: Row, settings: Settings) -> Result:
     for n in range(settings.rounds):
         order = list(sides) if n % 2 else list(reversed(sides))
         for name in order:
+            rest(order, settings.threads)
             if name == "minidl":
-                sleep(settings.pause)
                 peaks.append(peak())
-            times[name].append(per_call(sides[name], calls[name]))
-    ratios = [
-        min(times[rival][i] for rival in row.rivals) / times["minidl"][i]
-        for i in range(settings.rounds)
-    ]
-    low, high = interval(ratios)
-    ours = statistics.median(times["minidl"])
-    share, limit = 0.0, ""
-    if row.operations and peaks[0]:
-        share = row.operations / ours / (statistics.median(peaks) * settings.threads)
-        limit = "operations"
-    if row.bytes and (read := bandwidth()) and row.bytes / ours / read > share:
-        share, limit = row.bytes / ours / read, "bytes"
-    rivals = {name: statistics.median(times[name]) for name in row.rivals}
-    ratio = statistics.median(ratios)
-    return Result(row.name, ours, rivals, ratio, low, high, row.bar, share, limit, settings.rounds)
+            times[name].append(per_call(sides[name], calls[name]) / row.per)
+    mine = times.pop("minidl")
+    best = [min(rivals) for rivals in zip(*times.values(), strict=True)]
+    ratios = {name: summary(_quotients(times[name], mine)) for name in times}
+    first = summary(_quotients(best, mine)) if best else Ratio(0.0, 0.0, 0.0)
+    result = Result(
+        row.name,
+        statistics.median(mine),
+        {name: statistics.median(times[name]) for name in times},
+        first.median,
+        first.low,
+        first.high,
+        row.bar,
+        row.bars,
+        ratios,
+        [],
+        operations=row.operations,
+        bytes=row.bytes,
+        rounds=settings.rounds,
+    )
+    _limit(row, result, statistics.median(peaks), settings.threads)
+    _compare(row, result, [m - b for m, b in zip(mine, best, strict=False)])
+    return result
+
+
+def _quotients(theirs: Sequence[float], mine: Sequence[float]) -> list[float]:
+    return [a / b for a, b in zip(theirs, mine, strict=True)]
+
+
+def _limit(row: Row, result: Result, rate: float, threads: int) -> None:
+    """Fill in the time at the limit and our share of it."""
+    if native.cpu is None:
+        return
+    needed = {}
+    if row.operations:
+        needed["operations"] = row.operations / (rate * row.rate * threads)
+    if row.bytes:
+        needed["bytes"] = transfer(row.bytes, row.written, threads)
+    if needed:
+        result.limit = max(needed, key=lambda name: needed[name])
+        result.model = needed[result.limit]
+        result.share = result.model / result.ours
+
+
+def _compare(row: Row, result: Result, differences: Sequence[float]) -> None:
+    """List what is below its bar."""
+    if result.high < row.bar:
+        result.missed.append(f"{row.bar:.2f}")
+    for name, bar in row.bars.items():
+        if name in result.ratios and result.ratios[name].high < bar:
+            result.missed.append(f"{bar:.2f} of {name}")
+    if result.share and result.share < row.share_bar:
+        result.missed.append(f"{100 * row.share_bar:.0f} % of {result.limit}")
+    if row.over:
+        result.over = statistics.median(differences)
+        if interval(differences)[0] > row.over:
+            result.missed.append(f"+{_time(row.over).strip()}")
+
+
+# ---------------------------------------------------------------- the limits of this machine
 
 
 def peak() -> float:
-    """Operations per second of one core, now; 0 without native kernels."""
+    """float32 operations per second of one core, now; 0 without native kernels."""
     return native.cpu.fma_peak(0.001) if native.cpu else 0.0
 
 
-_bandwidth: list[float] = []
+@cache
+def bandwidth(size: int, writes: bool, threads: int = 1) -> float:
+    """Bytes per second of all threads, over a working set of `size` bytes that they share out."""
+    with ThreadPoolExecutor(threads) as pool:
+        own = [size // threads] * threads
+        seconds = 0.05 if size > 1 << 24 else 0.01
+        return sum(pool.map(lambda bytes: native.cpu.bandwidth(bytes, writes, seconds), own))
 
 
-def bandwidth() -> float:
-    """Bytes per second that one core reads from memory; 0 without native kernels."""
-    if not _bandwidth:
-        reads = [native.cpu.read_bandwidth(1 << 28) for _ in range(3)] if native.cpu else [0.0]
-        _bandwidth.append(max(reads))
-    return _bandwidth[0]
+def transfer(size: float, written: float, threads: int = 1) -> float:
+    """Seconds that moving `size` bytes takes at the least, `written` of them being writes.
+
+    Copies move as much in as out; what is read beyond that goes at the rate of reads, and what is
+    written beyond at the rate of copies.
+    """
+    working = min(LARGEST, 1 << max(13, round(math.log2(size))))
+    copied = min(1.0, 2 * written)
+    seconds = copied * size / bandwidth(working, True, threads)
+    return seconds + (1 - copied) * size / bandwidth(working, False, threads)
+
+
+# ---------------------------------------------------------------- text and files
 
 
 def line(result: Result) -> str:
     """One line of the table."""
-    rivals = ", ".join(f"{name} {_time(t)}" for name, t in result.rivals.items())
+    ratio = ""
+    if result.over:
+        ratio = f"+{_time(result.over).strip()}"
+    elif result.rivals:
+        ratio = f"{result.ratio:6.2f} [{result.low:.2f}, {result.high:.2f}]"
+    rivals = ", ".join(
+        f"{name} {_time(t)}"
+        + (f" {result.ratios[name].median:.2f}" if len(result.rivals) > 1 else "")
+        for name, t in result.rivals.items()
+    )
     share = f"{100 * result.share:3.0f} % of {result.limit}" if result.limit else ""
-    bar = f"bar {result.bar:.2f}{' MISSED' if result.missed else ''}" if result.bar else ""
-    return (
-        f"{result.name:34} {_time(result.ours)}  {result.ratio:6.2f}"
-        f" [{result.low:.2f}, {result.high:.2f}]  {rivals}  {share}  {bar}"
-    ).rstrip()
+    bars = [f"{result.bar:.2f}"] if result.bar else []
+    bars += [f"{bar:.2f} of {name}" for name, bar in result.bars.items() if name in result.rivals]
+    bar = f"bar {', '.join(bars)}" if bars else ""
+    missed = f"MISSED {', '.join(result.missed)}" if result.missed else ""
+    parts = f"{result.name:34} {_time(result.ours)}  {ratio:20}  {rivals:32}  {share:19}  {bar}"
+    return f"{parts} {missed}".rstrip()
 
 
 def _time(seconds: float) -> str:
     scale, unit = (1e6, "us") if seconds < 1e-3 else (1e3, "ms")
     return f"{seconds * scale:8.2f} {unit}"
+
+
+def limits(threads: int) -> dict[str, Any]:
+    """The peak, and the bandwidth by working set: what rows are held against."""
+    sizes = [1 << power for power in range(14, 29, 2)] if native.cpu else []
+    return {
+        "peak": peak() * threads,
+        "read": {size: bandwidth(size, False, threads) for size in sizes},
+        "copy": {size: bandwidth(size, True, threads) for size in sizes},
+    }
 
 
 def record(suite: str, results: Sequence[Result], settings: Settings) -> dict[str, Any]:
@@ -164,8 +278,7 @@ def record(suite: str, results: Sequence[Result], settings: Settings) -> dict[st
         "machine": platform.machine(),
         "native": native.describe(),
         "threads": settings.threads,
-        "peak": peak(),
-        "bandwidth": bandwidth(),
+        "limits": limits(settings.threads),
         "rows": [asdict(result) for result in results],
     }
 
@@ -177,7 +290,10 @@ def path_of(suite: str, threads: int) -> Path:
 
 def fallen(suite: str, results: Sequence[Result], settings: Settings) -> list[str]:
     """The rows whose ratio is below the kept one by more than the margin."""
-    kept = json.loads(path_of(suite, settings.threads).read_text(encoding="utf-8"))
+    path = path_of(suite, settings.threads)
+    if not path.exists():
+        return [f"{path.name}: no ratios are kept; --save keeps them"]
+    kept = json.loads(path.read_text(encoding="utf-8"))
     before = {row["name"]: row["ratio"] for row in kept["rows"]}
     return [
         f"{r.name}: {r.ratio:.2f}, was {before[r.name]:.2f}"

@@ -40,14 +40,41 @@ void use_allocator() {
     Py_DECREF(before);
 }
 
-// Bytes per second of reading `bytes` of memory once.
-double read_bandwidth(std::size_t bytes) {
-    const std::vector<float> x(bytes / sizeof(float), 1.0f);
-    const auto start = std::chrono::steady_clock::now();
-    volatile float sum = kernels().stream_read(x.data(), std::ptrdiff_t(x.size()));
-    (void)sum;
-    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
-    return double(bytes) / taken.count();
+// Bytes per second of one core over a working set of `bytes`: the best pass of those that fill
+// about `seconds`. Reads alone, or as many writes, through the caches or past them.
+double bandwidth(std::size_t bytes, bool writes, double seconds) {
+    struct alignas(64) Line {
+        float x[16];
+    };
+    const std::size_t lines = std::max<std::size_t>(16, bytes / sizeof(Line) / 16 * 16);
+    std::vector<Line> memory(lines, Line{});
+    float* x = memory.front().x;
+    const auto n = std::ptrdiff_t(lines * 16);
+    const auto time = [&](int passes, auto pass) {
+        const auto start = std::chrono::steady_clock::now();
+        for (int i = 0; i < passes; i++) pass();
+        const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+        return taken.count() / passes;
+    };
+    const auto fastest = [&](auto pass) {
+        const int passes = 1 + int(50e-6 / std::max(1e-9, time(1, pass)));  // 50 us on the clock
+        double best = time(passes, pass), spent = 0;
+        while (spent < seconds) {
+            const double taken = time(passes, pass);
+            best = std::min(best, taken);
+            spent += taken * passes;
+        }
+        return best;
+    };
+    if (!writes)
+        return double(n) * 4 / fastest([&] {
+                   volatile float sum = kernels().stream_read(x, n);
+                   (void)sum;
+               });
+    const auto copy = [&](bool past) {
+        return [=] { kernels().stream_copy(x + n / 2, x, n / 2, past); };
+    };
+    return double(n) * 4 / std::min(fastest(copy(false)), fastest(copy(true)));
 }
 
 // float32 operations per second of one core: the best of bursts that fill about `seconds`.
@@ -85,8 +112,10 @@ PYBIND11_MODULE(_cpu, m) {
     m.def("use_isa", &use_isa, "Use an instruction set by name; False if it is not there.");
     m.def("get_num_threads", &thread_count, "Threads that one kernel may use.");
     m.def("set_num_threads", &set_thread_count, "Let one kernel use up to n threads.");
+    m.def("cpu_quota", &cpu_quota, "Processors that the control groups of a process allow.");
     m.def("fma_peak", &fma_peak, "Operations per second of one core, by multiply-adds alone.");
-    m.def("read_bandwidth", &read_bandwidth, "Bytes per second of one core, by reads alone.");
+    m.def("bandwidth", &bandwidth, py::call_guard<py::gil_scoped_release>(),
+          "Bytes per second of one core over a working set of `bytes`, by reads or by copies.");
     m.def("use_allocator", &use_allocator, "Recycle the memory of arrays made in this context.");
     m.def("trim", &allocator_trim, "Give recycled memory that is not in use back to the system.");
     m.def("kept_bytes", &allocator_kept, "Recycled memory that is not in use.");

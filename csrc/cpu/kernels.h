@@ -43,6 +43,7 @@ using RowsBackward = void(float* dx, const float* g, const float* out, std::ptrd
     K(row_sums_f32, void(float* out, const float* x, std::ptrdiff_t rows, std::ptrdiff_t n))      \
     K(fma_burn, double(std::ptrdiff_t rounds))                                                    \
     K(stream_read, float(const float* x, std::ptrdiff_t n))                                       \
+    K(stream_copy, void(float* out, const float* x, std::ptrdiff_t n, bool past))                 \
     /* max(x, 0), NaN for NaN; and where x > 0, g */                                              \
     K(relu_f32, Unary)                                                                            \
     K(exp_f32, Unary)                                                                             \

@@ -18,9 +18,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <new>
 #include <string>
 #include <system_error>
@@ -109,16 +111,6 @@ void after_fork_in_child() {
 }
 const int registered = pthread_atfork(nullptr, nullptr, after_fork_in_child);
 
-int cpu_quota() {
-    // cgroup v2; "max 100000" or "150000 100000"
-    std::FILE* file = std::fopen("/sys/fs/cgroup/cpu.max", "r");
-    if (!file) return MAX_THREADS;
-    long quota = 0, period = 0;
-    const int read = std::fscanf(file, "%ld %ld", &quota, &period);
-    std::fclose(file);
-    return read == 2 && period > 0 && quota > 0 ? int((quota + period - 1) / period) : MAX_THREADS;
-}
-
 // Physical cores among those that this process may run on: two threads of a core share its units.
 int cores() {
     cpu_set_t set;
@@ -139,8 +131,22 @@ int cores() {
 }
 
 int default_threads() {
-    const int wanted = std::min(cores(), cpu_quota());
-    return wanted < 1 ? 1 : wanted > MAX_THREADS ? MAX_THREADS : wanted;
+    const int wanted = std::min(cores(), cpu_quota("/proc/self/cgroup", "/sys/fs/cgroup"));
+    return std::clamp(wanted, 1, MAX_THREADS);
+}
+
+// Processors that one control group allows: its microseconds in each period, over the period; 0 if
+// it sets no limit. Version 2 has "150000 100000" or "max 100000" in one file, version 1 has two
+// files and -1.
+double allowed(const std::string& folder, bool unified) {
+    double quota = 0, period = 0;
+    std::ifstream first(folder + (unified ? "/cpu.max" : "/cpu.cfs_quota_us"));
+    first >> quota;
+    if (unified)
+        first >> period;
+    else
+        std::ifstream(folder + "/cpu.cfs_period_us") >> period;
+    return quota > 0 && period > 0 ? quota / period : 0;
 }
 
 void serial(std::ptrdiff_t tasks, void (*body)(void*, std::ptrdiff_t), void* context) {
@@ -148,6 +154,31 @@ void serial(std::ptrdiff_t tasks, void (*body)(void*, std::ptrdiff_t), void* con
 }
 
 }  // namespace
+
+int cpu_quota(const std::string& groups, const std::string& root) {
+    double least = MAX_THREADS;
+    std::ifstream lines(groups);
+    for (std::string line; std::getline(lines, line);) {
+        // "0::/path" is version 2, "4:cpu,cpuacct:/path" version 1
+        const std::size_t kinds = line.find(':') + 1, path = line.find(':', kinds) + 1;
+        if (!kinds || !path) continue;
+        const bool unified = path == kinds + 1;
+        if (!unified &&
+            ("," + line.substr(kinds, path - 1 - kinds) + ",").find(",cpu,") == std::string::npos)
+            continue;
+        // The limit of every group above holds too. In a container the path may be the host's:
+        // then only the last step, the root, is there.
+        std::string folder = line.substr(path);
+        for (bool more = true; more;) {
+            const double limit = allowed(root + (unified ? "" : "/cpu") + folder, unified);
+            if (limit > 0) least = std::min(least, limit);
+            more = !folder.empty();
+            folder.resize(more ? folder.rfind('/') == std::string::npos ? 0 : folder.rfind('/')
+                               : 0);
+        }
+    }
+    return int(std::ceil(least));
+}
 
 int thread_count() {
     int n = threads.load(std::memory_order_relaxed);
@@ -197,6 +228,12 @@ void parallel_run(std::ptrdiff_t tasks, void (*body)(void*, std::ptrdiff_t), voi
 
 namespace {
 
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool KEEPS = false;  // blocks end where they were asked to
+#else
+constexpr bool KEEPS = true;
+#endif
+
 // Blocks that this thread gave back, for its next calls: fresh pages cost more than most kernels.
 struct Kept {
     static constexpr int COUNT = 8;
@@ -222,13 +259,15 @@ void* scratch_take(std::size_t& bytes) {
         *best = {};
         return p;
     }
-    bytes = (bytes + 4095) / 4096 * 4096;
+    const std::size_t step = KEEPS ? 4096 : 64;
+    bytes = (bytes + step - 1) / step * step;
     void* p = std::aligned_alloc(64, bytes ? bytes : 64);
     if (!p) throw std::bad_alloc();
     return p;
 }
 
 void scratch_give(void* p, std::size_t bytes) {
+    if (!KEEPS) return std::free(p);
     Kept::Block* smallest = kept.blocks;
     for (Kept::Block& b : kept.blocks)
         if (b.bytes < smallest->bytes) smallest = &b;

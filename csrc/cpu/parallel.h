@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
 
 // Runs body(task) for every task of 0..tasks-1, on this thread and the workers; returns when all
 // are done. One job at a time: a caller that finds the pool busy, or a task that calls again, runs
@@ -10,6 +11,10 @@ void parallel_run(std::ptrdiff_t tasks, void (*body)(void*, std::ptrdiff_t), voi
 
 int thread_count();            // threads that a job may use, this one included
 void set_thread_count(int n);  // n >= 1
+
+// Whole processors that the control groups of a process allow, rounded up: `groups` is what Linux
+// shows as /proc/self/cgroup, `root` where the groups are mounted.
+int cpu_quota(const std::string& groups, const std::string& root);
 
 // Memory for one call: 64-byte aligned, kept by the thread for its next. `bytes` is raised to what
 // was taken; std::bad_alloc without memory (parallel_run carries it from a task to the caller).

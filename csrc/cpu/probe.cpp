@@ -1,7 +1,8 @@
 // The limits of this processor as benchmarks measure them, in the same run as what they limit.
 //
 // Contract: fma_burn does `rounds` rounds of 12 independent multiply-adds of one vector each and
-// returns the operations done; stream_read returns the sum of x (n); both must be timed outside.
+// returns the operations done; stream_read returns the sum of x (n); stream_copy writes x to out
+// (n, both aligned to a vector), past the caches if asked to. All must be timed outside.
 #include "kernels.h"
 #include "simd.h"
 
@@ -34,6 +35,46 @@ float stream_read(const float* x, ptrdiff_t n) {
     }
     for (int j = 1; j < 8; j++) sum[0] += sum[j];
     return reduce_add<float>(sum[0]);
+}
+
+namespace {
+
+ALWAYS_INLINE void store_past(float* p, vec<float> v) {
+#if defined(__AVX512F__)
+    _mm512_stream_ps(p, v);
+#elif defined(__AVX2__)
+    _mm256_stream_ps(p, v);
+#elif defined(__x86_64__)
+    _mm_stream_ps(p, v);
+#else
+    store(p, v);
+#endif
+}
+
+template <bool PAST>
+void copy(float* out, const float* x, ptrdiff_t n) {
+    constexpr int L = lanes<float>;
+    for (ptrdiff_t i = 0; i + 8 * L <= n; i += 8 * L) {
+        vec<float> v[8];
+#pragma GCC unroll 8
+        for (int j = 0; j < 8; j++) v[j] = load(x + i + j * L);
+#pragma GCC unroll 8
+        for (int j = 0; j < 8; j++) {
+            if constexpr (PAST)
+                store_past(out + i + j * L, v[j]);
+            else
+                store(out + i + j * L, v[j]);
+        }
+    }
+}
+
+}  // namespace
+
+void stream_copy(float* out, const float* x, ptrdiff_t n, bool past) {
+    if (past)
+        copy<true>(out, x, n);
+    else
+        copy<false>(out, x, n);
 }
 
 }  // namespace KERNEL_ISA
