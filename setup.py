@@ -6,7 +6,8 @@ or a flag changed. Only a missing compiler is forgiven: then minidl runs on NumP
 gives the reason recorded here. Environment: CXX, the compiler; MINIDL_NATIVE, 1 makes the extension
 mandatory and 0 leaves it out.
 
-`python setup.py selftest [--sanitize=address,undefined|thread]` runs csrc/cpu/selftest.cpp.
+`python setup.py selftest [--sanitize=address,undefined|thread]` runs csrc/cpu/selftest.cpp, and
+build_ext takes the same option; `.ci/run` has how to test such a build.
 """
 
 import hashlib
@@ -72,12 +73,18 @@ def units(names: list[str]) -> list[tuple[str, str, list[str]]]:
     return made
 
 
-def compile_all(folder: Path, left_out: str, flags: list[str], to_bind: list[str]) -> list[str]:
-    """Compile all sources but those whose names start with `left_out`; the objects.
+def sanitizing(sanitize: str) -> list[str]:
+    """The flags of a sanitizer."""
+    return ["-g", "-O1", "-fno-omit-frame-pointer", f"-fsanitize={sanitize}"] if sanitize else []
+
+
+def compile_all(left_out: str, sanitize: str, to_bind: list[str]) -> tuple[Path, list[str]]:
+    """Compile all sources but those whose names start with `left_out`; the folder and the objects.
 
     to_bind: further flags of the sources that know Python.
     """
-    cxx = compiler()
+    cxx, flags = compiler(), sanitizing(sanitize)
+    folder = ROOT / "build" / (sanitize.replace(",", "-") or "cpu")
     folder.mkdir(parents=True, exist_ok=True)
     headers = b"".join(path.read_bytes() for path in sorted(SOURCES.glob("*.h")))
     names = sorted(p.stem for p in SOURCES.glob("*.cpp") if not p.stem.startswith(left_out))
@@ -98,11 +105,19 @@ def compile_all(folder: Path, left_out: str, flags: list[str], to_bind: list[str
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         # the long ones first
-        return list(pool.map(compile_one, sorted(units(names), key=lambda u: u[1] in ONCE)))
+        objects = pool.map(compile_one, sorted(units(names), key=lambda u: u[1] in ONCE))
+        return folder, list(objects)
 
 
 class BuildNative(build_ext):
     """Build the extension, or record why there is none."""
+
+    user_options = [*build_ext.user_options, ("sanitize=", None, "address,undefined or thread")]
+
+    def initialize_options(self) -> None:
+        """No sanitizer."""
+        super().initialize_options()
+        self.sanitize = ""
 
     def run(self) -> None:
         """Build, and leave a note of how beside the extension or in its place."""
@@ -133,10 +148,10 @@ class BuildNative(build_ext):
             import pybind11
 
             places = [numpy.get_include(), pybind11.get_include(), sysconfig.get_path("include")]
-            objects = compile_all(
-                ROOT / "build" / "cpu", "selftest", [], [f"-I{place}" for place in places]
-            )
-            run([*self.found, "-shared", *objects, "-pthread", "-o", str(target)])
+            to_bind = [f"-I{place}" for place in places]
+            _, objects = compile_all("selftest", self.sanitize, to_bind)
+            flags = ["-shared", "-pthread", *sanitizing(self.sanitize)]
+            run([*self.found, *flags, *objects, "-o", str(target)])
 
 
 class SelfTest(Command):
@@ -153,12 +168,11 @@ class SelfTest(Command):
         """Nothing depends on other commands."""
 
     def run(self) -> None:
-        """Build in build/selftest and run."""
-        flags = ["-g", "-O1", f"-fsanitize={self.sanitize}"] if self.sanitize else []
-        folder = ROOT / "build" / "selftest" / (self.sanitize.replace(",", "-") or "plain")
+        """Build and run."""
+        folder, objects = compile_all("bind", self.sanitize, [])
         program = folder / "selftest"
-        objects = compile_all(folder, "bind", flags, [])
-        run([*compiler(), *flags, *objects, "-pthread", "-o", str(program)])
+        flags = ["-pthread", *sanitizing(self.sanitize)]
+        run([*compiler(), *flags, *objects, "-o", str(program)])
         raise SystemExit(subprocess.run([str(program)]).returncode)
 
 

@@ -90,6 +90,39 @@ def test_the_environment_chooses() -> None:
     assert done.stdout.split() == ["baseline", "3"]
 
 
+def test_threads_are_no_more_than_the_processors_that_the_process_may_use() -> None:
+    one = min(os.sched_getaffinity(0))
+    code = f"import os; os.sched_setaffinity(0, {{{one}}})\n"
+    code += "import minidl; print(minidl.get_num_threads())"
+    environment = {k: v for k, v in os.environ.items() if k != "MINIDL_THREADS"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "quota"),
+    [
+        ("0::/", {}, 256),
+        ("", {"cpu.max": "100000 100000"}, 256),
+        ("0::/", {"cpu.max": "max 100000"}, 256),
+        ("0::/", {"cpu.max": "150000 100000"}, 2),
+        ("0::/a/b", {"a/cpu.max": "300000 100000", "a/b/cpu.max": "max 100000"}, 3),
+        ("0::/of/the/host", {"cpu.max": "50000 100000"}, 1),
+        ("9:cpuset:/\n4:cpu,cpuacct:/x\n0::/",
+         {"cpu/x/cpu.cfs_quota_us": "400000", "cpu/x/cpu.cfs_period_us": "100000"}, 4),
+        ("4:cpu:/x", {"cpu/x/cpu.cfs_quota_us": "-1", "cpu/x/cpu.cfs_period_us": "100000"}, 256),
+    ],
+)  # fmt: skip
+def test_quotas_of_control_groups(groups: str, files: dict, quota: int, tmp_path: Any) -> None:
+    (tmp_path / "groups").write_text(groups)
+    for name, text in files.items():
+        place = tmp_path / "root" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text + "\n")
+    assert native.cpu.cpu_quota(str(tmp_path / "groups"), str(tmp_path / "root")) == quota
+
+
 def test_bad_numbers_of_threads() -> None:
     for bad in (0, -1, 1.5, "2"):
         with pytest.raises(ArgumentError, match="number of threads"):
@@ -197,16 +230,54 @@ def test_recycled_memory_is_bounded_and_given_back() -> None:
     assert native.cpu.kept_bytes() == 0
 
 
-@pytest.mark.parametrize("name", ["matmul", "gelu", "layer_norm", "attention"])
+def faults(function: Any, calls: int = 20) -> int:
+    """Page faults of this thread in calls after the first three."""
+    for _ in range(3):
+        function()
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+    for _ in range(calls):
+        function()
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
+
+
+@pytest.mark.parametrize("name", CALLS)
 def test_later_calls_take_no_page_faults(name: str) -> None:
     args = CALLS[name]()
-    for _ in range(3):
-        call(name, *args)
-    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
-    for _ in range(20):
-        call(name, *args)
-    faults = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
-    assert faults <= 20  # Python's own; fresh results would be hundreds each
+    # Python's own; fresh results would be hundreds each
+    assert faults(lambda: call(name, *args)) <= 20
+
+
+def _training_step() -> Any:
+    nn = minidl.nn
+    model = nn.Sequential(nn.Linear(300, 400), nn.GELU(), nn.LayerNorm(400), nn.Linear(400, 300))
+    optimizer = minidl.optim.AdamW(model.parameters())
+    x = minidl.tensor(normal(300, 300))
+
+    def step() -> None:
+        optimizer.zero_grad()
+        (model(x) - x).square().mean().backward()
+        optimizer.step()
+
+    return step
+
+
+def _operation(function: Any, *shape: int) -> Any:
+    x = minidl.ones(*shape)
+    return lambda: function(x)
+
+
+OPERATIONS = {
+    "a small sum": lambda: _operation(lambda x: x + x, 16),
+    "16 MB": lambda: _operation(lambda x: x + x, 2048, 2048),
+    "64 MB": lambda: _operation(lambda x: x.exp() * 2, 4096, 4096),
+    "a copy and a sum": lambda: _operation(lambda x: x.t().contiguous().sum(0), 1500, 1500),
+    "a training step": _training_step,
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_later_operators_take_no_page_faults(name: str) -> None:
+    assert faults(OPERATIONS[name](), 10) <= 20
 
 
 def test_what_a_kernel_cannot_take_goes_to_the_layer_below() -> None:
