@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
+        backends.check_environment()
         with _logging_to_stderr():
             return _dispatch(arguments)
     except KeyboardInterrupt:

@@ -53,7 +53,37 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         r"[linear] last axis of input must equal the last axis of weight, got (8, 5), (3, 7)",
     ),
     "cat": (lambda: minidl.cat([zeros(2, 3), zeros(2, 4)]), ShapeError, r"[cat] "),
-    "reshape": (lambda: zeros(6).reshape(4, 2), ShapeError, "6 elements do not fit"),
+    "reshape": (
+        lambda: zeros(6).reshape(4, 2),
+        ShapeError,
+        "[reshape] 6 elements do not fit the new shape, got (6,) to (4, 2)",
+    ),
+    "mask of attention": (
+        lambda: F.scaled_dot_product_attention(*[zeros(2, 4, 8)] * 3, zeros(3, 3)),
+        ShapeError,
+        "must broadcast to the scores (..., T, S), got (3, 3), (2, 4, 4)",
+    ),
+    "classes that are not integers": (
+        lambda: F.cross_entropy(zeros(2, 3), zeros(2)),
+        ShapeError,
+        "class indices are integers, got (2, 3), (2,) float32",
+    ),
+    "weight of a loss": (
+        lambda: F.mse_loss(zeros(2, 3), zeros(2, 3), weight=zeros(3)),
+        ShapeError,
+        "[mse_loss] weight must have the shape of input, got (3,), (2, 3)",
+    ),
+    "labels of einsum": (
+        lambda: minidl.einsum(zeros(2), [52], [0]),
+        ArgumentError,
+        "[einsum] labels are integers from 0 to 51, and Ellipsis, got 52",
+    ),
+    "einsum without an equation": (
+        lambda: minidl.einsum(zeros(2), zeros(2)),
+        ArgumentError,
+        "[einsum] takes an equation and tensors",
+    ),
+    "negative triangle": (lambda: minidl.tril_indices(-1, 3), ShapeError, "[tril_indices]"),
     "negative size": (lambda: zeros(-1, 3), ShapeError, "[zeros]"),
     "attention": (
         lambda: F.scaled_dot_product_attention(
@@ -118,6 +148,27 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: zeros(10**6, 1) + zeros(1, 10**7),
         OutOfMemoryError,
         "[add] out of memory",
+    ),
+    "huge copy": (
+        lambda: minidl.tensor(zeros(1).expand(10**13)),
+        OutOfMemoryError,
+        "[tensor] out of memory",
+    ),
+    "huge repeats": (
+        lambda: zeros(3).repeat_interleave(10**15),
+        OutOfMemoryError,
+        "[repeat_interleave] ",
+    ),
+    "huge triangle": (
+        lambda: minidl.triu_indices(10**8, 10**8),
+        OutOfMemoryError,
+        "[triu_indices] out of memory",
+    ),
+    "huge draw": (lambda: minidl.normal(0.0, 1.0, (10**14,)), OutOfMemoryError, "[empty]"),
+    "huge probabilities": (
+        lambda: minidl.bernoulli(zeros(1).expand(10**13), 0.5),
+        OutOfMemoryError,
+        "[empty]",
     ),
     # empty
     "max of nothing": (lambda: zeros(0).max(), MinidlError, "[max] no elements"),

@@ -69,13 +69,22 @@ def test_an_instruction_set_that_is_not_there() -> None:
 )
 def test_a_bad_environment_is_one_line(name: str, value: str, message: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "import minidl; minidl.ones(1)"],
+        [sys.executable, "-c", "import minidl; minidl.ones(1) + 1"],
         env={**os.environ, name: value},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 1
     assert message in done.stderr.strip().splitlines()[-1]
+    done = subprocess.run(
+        [sys.executable, "-m", "minidl", "info"],
+        env={**os.environ, name: value},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and not done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"minidl: {message}")
 
 
 def test_the_environment_chooses() -> None:

@@ -304,6 +304,19 @@ def test_losses(name, reduction):
         compare(ours, theirs, [x, target])
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("name", ["mse_loss", "l1_loss", "huber_loss"])
+def test_weights_of_distances(name, reduction):
+    arrays = [normal(4, 3), normal(4, 3, seed=1), PROBABILITIES]
+    ours = [ops.tensor(x).requires_grad_() for x in arrays]
+    theirs = [torch.tensor(x, requires_grad=True) for x in arrays]
+    for module, (x, target, weight) in ((nn, ours), (torch.nn, theirs)):
+        loss = getattr(module.functional, name)(x, target, reduction=reduction, weight=weight)
+        (loss * loss).sum().backward()
+    for a, b in zip(ours, theirs, strict=True):
+        close(a.grad, b.grad, 1e-10)
+
+
 def test_sequences_are_joined_repeated_and_cut_alike():
     def run(n):
         net = n.Sequential(OrderedDict(first=n.Linear(2, 2), act=n.Tanh())) + n.Sequential(n.ReLU())

@@ -101,6 +101,24 @@ def test_gradcheck_refuses_float32() -> None:
         gradcheck(sum, [x])
 
 
+def test_gradcheck_leaves_its_inputs_as_they_were() -> None:
+    frozen = np.ones(2)
+    frozen.flags.writeable = False
+    with pytest.raises(GradientError, match="read-only"):
+        gradcheck(sum, [Tensor(frozen).requires_grad_()])
+    x, calls = leaf(3), iter(range(3))
+    before = x.array.copy()
+
+    def fails_when_moved(x: Tensor) -> Tensor:
+        if next(calls) == 2:
+            raise KeyError
+        return x.clone()
+
+    with pytest.raises(KeyError):
+        gradcheck(fails_when_moved, [x])
+    np.testing.assert_array_equal(x.array, before)
+
+
 # views and in-place writes (architecture, section 2)
 
 

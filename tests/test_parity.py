@@ -381,3 +381,18 @@ def test_refused_as_by_torch(name):
         raise AssertionError("torch does not refuse it")
     with pytest.raises(MinidlError, match=r"^\[\w+\] \w"):
         REFUSED[name](minidl)
+
+
+def test_labels_of_einsum_as_numbers():
+    x, y = np.random.default_rng(0).standard_normal((2, 3, 4, 5))
+    for labels in (
+        [[0, 1, 2], [0, 3, 2], [0, 3, 1]],
+        [[0, 1, 2], [0, 3, 2]],
+        [[30, 1, 2], [30, 3, 2]],
+        [[..., 4], [..., 4], [...]],
+        [[..., 1, 0], [..., 2, 0], [..., 2, 1]],
+    ):
+        mine, other = (
+            n.einsum(n.tensor(x), labels[0], n.tensor(y), *labels[1:]) for n in (minidl, torch)
+        )
+        np.testing.assert_allclose(mine.numpy(), other.numpy(), rtol=1e-12, atol=1e-12)

@@ -6,6 +6,7 @@ layer below and a recorded reason.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from minidl.backends import native, reference
 from minidl.backends.native import get_num_threads, set_num_threads
 from minidl.backends.table import CPU, PREPARE, TABLES, Device, Kernels, Layer, Local, table_named
-from minidl.errors import DeviceError
+from minidl.errors import ArgumentError, DeviceError
 
 __all__ = [
     "CPU",
@@ -23,6 +24,7 @@ __all__ = [
     "Kernels",
     "Layer",
     "available",
+    "check_environment",
     "get_num_threads",
     "kernels_for",
     "local",
@@ -39,9 +41,37 @@ if native.cpu is not None:
     PREPARE.append(native.cpu.use_allocator)
 
 
+class _Refusing:
+    """In place of a table where the environment is wrong: whoever asks for a kernel is told.
+
+    An import that raised would give the user of a command a traceback instead of one line.
+    """
+
+    def __getattr__(self, entry: str) -> Any:
+        check_environment()
+
+
+def check_environment() -> None:
+    """Raise what is wrong in MINIDL_BACKEND, MINIDL_ISA or MINIDL_THREADS, if anything is."""
+    for problem in native.PROBLEMS:
+        raise ArgumentError(problem.rule, got=problem.got)
+
+
+def _start() -> Any:
+    """The table that the environment names."""
+    try:
+        table = table_named(os.environ.get("MINIDL_BACKEND") or "default")
+    except ArgumentError as error:
+        native.PROBLEMS.append(error)
+    return _Refusing() if native.PROBLEMS else table
+
+
+TABLES["start"] = _start()
+
+
 def available() -> list[str]:
     """Names that `use_backend` and `MINIDL_BACKEND` take."""
-    return [name for name in TABLES if name != "default"]
+    return [name for name in TABLES if name not in ("default", "start")]
 
 
 local = Local()

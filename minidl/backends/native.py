@@ -21,16 +21,22 @@ except ImportError as error:
     _extension, _import_error = None, str(error)
 
 
+PROBLEMS: list[ArgumentError] = []  # what is wrong in the environment; raised when it is used
+
+
 def _prepared() -> Any:
     """The extension as the environment wants it, or None."""
     if _extension is None:
         return None
-    if name := os.environ.get("MINIDL_ISA"):
-        use_isa(name, _extension)
-    if text := os.environ.get("MINIDL_THREADS"):
-        if not text.isdecimal() or not int(text):
-            raise ArgumentError("MINIDL_THREADS must be a positive integer", got=repr(text))
-        _extension.set_num_threads(int(text))
+    try:
+        if name := os.environ.get("MINIDL_ISA"):
+            use_isa(name, _extension)
+        if text := os.environ.get("MINIDL_THREADS"):
+            if not text.isdecimal() or not int(text):
+                raise ArgumentError("MINIDL_THREADS must be a positive integer", got=repr(text))
+            _extension.set_num_threads(int(text))
+    except ArgumentError as error:
+        PROBLEMS.append(error)
     return _extension
 
 

@@ -9,7 +9,6 @@ table is built.
 from __future__ import annotations
 
 import contextvars
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -140,8 +139,8 @@ def _guarded(function: Callable, when: Callable[..., bool], below: Callable) -> 
     return guarded
 
 
-# name -> table, and what prepares the context in which a thread runs kernels; filled by
-# minidl.backends
+# name -> table ("default": the best of each entry; "start": the one that threads begin with), and
+# what prepares the context in which a thread runs kernels; filled by minidl.backends
 TABLES: dict[str, Kernels] = {}
 PREPARE: list[Callable[[], None]] = []
 
@@ -149,7 +148,7 @@ PREPARE: list[Callable[[], None]] = []
 def table_named(name: str) -> Kernels:
     """The table of that name; a one-line error lists the ones there are."""
     if name not in TABLES:
-        names = ", ".join(n for n in TABLES if n != "default")
+        names = ", ".join(n for n in TABLES if n not in ("default", "start"))
         raise ArgumentError(f"backend must be one of {names}", got=repr(name))
     return TABLES[name]
 
@@ -168,7 +167,7 @@ class ThreadState:
     __slots__ = ("cpu", "enter", "recording", "recorder", "inference")
 
     def __init__(self) -> None:
-        self.cpu = table_named(os.environ.get("MINIDL_BACKEND") or "default")
+        self.cpu = TABLES["start"]
         context = contextvars.copy_context()
         context.run(np.seterr, all="ignore")
         for prepare in PREPARE:

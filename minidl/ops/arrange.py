@@ -14,6 +14,7 @@ from minidl.backends import local
 from minidl.errors import (
     ArgumentError,
     DTypeError,
+    OutOfMemoryError,
     ShapeError,
     UnsupportedError,
 )
@@ -386,7 +387,11 @@ def repeat_interleave(
     if counts.size not in (1, size):
         rule = f"repeats must have one count for each of {size} slices"
         raise ShapeError(rule, operator="repeat_interleave", got=str(counts.shape))
-    places = np.repeat(np.arange(size), counts.reshape(-1))
+    try:
+        places = np.repeat(np.arange(size), counts.reshape(-1))
+    except MemoryError as error:
+        got = f"{input.shape}, {counts.sum()} repeats"
+        raise OutOfMemoryError(str(error), operator="repeat_interleave", got=got) from None
     if output_size not in (None, places.size):
         rule = f"the repeats sum to {places.size}"
         raise ArgumentError(rule, operator="repeat_interleave", got=f"output_size={output_size}")

@@ -198,4 +198,8 @@ def _check_mask(mask: Tensor, is_causal: bool, scores: tuple[int, ...]) -> None:
         )
     same = (n in (1, m) for n, m in zip(mask.shape[::-1], scores[::-1], strict=False))
     if not 2 <= mask.ndim <= len(scores) or not all(same):
-        raise _misfit("attn_mask, of two axes or more, must broadcast to", mask.shape, scores)
+        raise _misfit(
+            "attn_mask needs two axes or more and must broadcast to the scores (..., T, S)",
+            mask.shape,
+            scores,
+        )

@@ -219,7 +219,10 @@ def tensor(
         if wanted is None or data.dtype.kind not in "iuf":
             own = _supported(data.dtype, "tensor")
             wanted = wanted or own
-        array = local.state.run(np.array, data, wanted.numpy, order="C", subok=False)
+        try:
+            array = local.state.run(np.array, data, wanted.numpy, order="C", subok=False)
+        except MemoryError as error:
+            raise _too_large("tensor", error, f"{data.shape} {wanted.name}") from None
     else:
         array = _from_lists(data, wanted)
     return _finished(array, requires_grad)
@@ -268,6 +271,10 @@ def scalar_tensor(
 
 
 # ---------------------------------------------------------------- of given sizes
+
+
+def _too_large(name: str, error: MemoryError, got: str) -> OutOfMemoryError:
+    return OutOfMemoryError(f"out of memory: {error}", operator=name, got=got)
 
 
 def _allocated(
@@ -530,13 +537,23 @@ def tril_indices(
     row: int, col: int, offset: int = 0, *, dtype: Any = int64, device: Any = None
 ) -> Tensor:
     """Rows and columns (2, count) of the elements on and below diagonal `offset`."""
-    as_device(device)
-    return constant(np.array(np.tril_indices(row, offset, col), dtype_of(dtype).numpy))
+    return _triangle("tril_indices", np.tril_indices, row, col, offset, dtype, device)
 
 
 def triu_indices(
     row: int, col: int, offset: int = 0, *, dtype: Any = int64, device: Any = None
 ) -> Tensor:
     """Rows and columns (2, count) of the elements on and above diagonal `offset`."""
+    return _triangle("triu_indices", np.triu_indices, row, col, offset, dtype, device)
+
+
+def _triangle(
+    name: str, indices: Callable, row: int, col: int, offset: int, dtype: Any, device: Any
+) -> Tensor:
     as_device(device)
-    return constant(np.array(np.triu_indices(row, offset, col), dtype_of(dtype).numpy))
+    if min(row, col) < 0:
+        raise ShapeError("sizes must not be negative", operator=name, got=f"{row}, {col}")
+    try:
+        return constant(np.array(indices(row, offset, col), dtype_of(dtype).numpy))
+    except MemoryError as error:
+        raise _too_large(name, error, f"{row}, {col}") from None

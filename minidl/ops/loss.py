@@ -128,10 +128,39 @@ def _(g: Tensor, input: Tensor, target: Tensor, reduction: str, needs: Any) -> A
     return d, -d if needs[1] else None
 
 
-def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
-    """Squared difference. input, target: shapes that broadcast -> () or, with "none", theirs."""
+def mse_loss(
+    input: Tensor, target: Tensor, *, reduction: str = "mean", weight: Tensor | None = None
+) -> Tensor:
+    """Squared difference. input, target: shapes that broadcast -> () or, with "none", theirs.
+
+    weight, of input's shape, multiplies each element's; their mean is over the sum of the weights.
+    """
     _check("mse_loss", input, target, reduction)
+    if weight is not None:
+        losses = _mse_loss(*_promoted(input, target), "none")
+        return _each_weighted("mse_loss", losses, input, weight, reduction)
     return _mse_loss(*_promoted(input, target), reduction)
+
+
+def _each_weighted(
+    name: str,
+    losses: Tensor,
+    input: Tensor,
+    weight: Any,
+    reduction: str,
+    over_weights: bool = True,
+) -> Tensor:
+    """Losses times their weights, reduced; the mean is over the sum of the weights or over all."""
+    check_tensor(name, "weight", weight)
+    if weight.shape != input.shape:
+        raise ShapeError(
+            "weight must have the shape of input",
+            operator=name, got=f"{weight.shape}, {input.shape}",
+        )  # fmt: skip
+    losses = losses * weight
+    if reduction == "mean" and over_weights:
+        return sum(losses) / sum(weight)
+    return _reduce(losses, reduction)
 
 
 @op
@@ -147,9 +176,14 @@ def _(g: Tensor, input: Tensor, target: Tensor, reduction: str, needs: Any) -> A
     return d, -d if needs[1] else None
 
 
-def l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
-    """Absolute difference. input, target: shapes that broadcast -> () or, with "none", theirs."""
+def l1_loss(
+    input: Tensor, target: Tensor, *, reduction: str = "mean", weight: Tensor | None = None
+) -> Tensor:
+    """Absolute difference. Shapes and weight as in `mse_loss`."""
     _check("l1_loss", input, target, reduction)
+    if weight is not None:
+        losses = _l1_loss(*_promoted(input, target), "none")
+        return _each_weighted("l1_loss", losses, input, weight, reduction)
     return _l1_loss(*_promoted(input, target), reduction)
 
 
@@ -175,12 +209,22 @@ def _(
 
 
 def huber_loss(
-    input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0
+    input: Tensor,
+    target: Tensor,
+    reduction: str = "mean",
+    delta: float = 1.0,
+    weight: Tensor | None = None,
 ) -> Tensor:
-    """`d ** 2 / 2` where |d| < delta, `delta * (|d| - delta / 2)` beyond; d = input - target."""
+    """`d ** 2 / 2` where |d| < delta, `delta * (|d| - delta / 2)` beyond; d = input - target.
+
+    weight, of input's shape, multiplies each element's; their mean is over all elements.
+    """
     _check("huber_loss", input, target, reduction)
     if not delta > 0:
         raise ArgumentError("delta must be positive", operator="huber_loss", got=repr(delta))
+    if weight is not None:
+        losses = _huber_loss(*_promoted(input, target), "none", delta, 1)
+        return _each_weighted("huber_loss", losses, input, weight, reduction, over_weights=False)
     return _huber_loss(*_promoted(input, target), reduction, delta, 1)
 
 
@@ -595,7 +639,12 @@ def cross_entropy(
 def _soft_cross_entropy(
     input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, label_smoothing: float
 ) -> Tensor:
-    _same_shape("cross_entropy", input, target)
+    if input.shape != target.shape:
+        raise ShapeError(
+            "a floating point target holds probabilities, of input's shape;"
+            " class indices are integers",
+            operator="cross_entropy", got=f"{input.shape}, {target.shape} {target.dtype.name}",
+        )  # fmt: skip
     at = 1 if input.ndim > 1 else 0
     classes = input.shape[at] if input.ndim else 1
     _check_weight("cross_entropy", input, weight, classes)

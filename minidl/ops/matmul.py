@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import string
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +34,9 @@ __all__ = [
     "tensordot",
     "vdot",
 ]
+
+# of labels that are numbers; without `->` a result is ordered by them, and as text "A" < "a"
+_LETTERS = string.ascii_uppercase + string.ascii_lowercase
 
 
 @method("matmul", "__matmul__")
@@ -362,16 +366,17 @@ def _labelled(x: Tensor, term: str) -> tuple[Tensor, list]:
     return x, labels
 
 
-def einsum(equation: str, *operands: Any) -> Tensor:
+def einsum(equation: Any, *operands: Any) -> Tensor:
     """Sum of products by Einstein's convention, e.g. `einsum("bij,bjk->bik", x, y)`.
 
     operands: tensors of any shapes, or one list of them; a repeated label in one term takes the
     diagonal, `...` stands for axes that broadcast, without `->` the labels that occur once make
-    the result. Operands are contracted two at a time from the left, as matrix products. Raises
+    the result. Lists of numbers can spell the labels: `einsum(x, [0, 1], y, [1, 2], [0, 2])`.
+    Operands are contracted two at a time from the left, as matrix products. Raises
     ArgumentError for the equation, ShapeError for sizes.
     """
     if not isinstance(equation, str):
-        raise UnsupportedError("give the equation as a string, e.g. 'ij,jk->ik'", operator="einsum")
+        equation, operands = _spelled_out(equation, *operands)
     given = operands
     if len(operands) == 1 and isinstance(operands[0], list | tuple):
         given = operands[0]
@@ -400,6 +405,25 @@ def einsum(equation: str, *operands: Any) -> Tensor:
         x, labels = _contracted(x, labels, y, ys, later.union(out))
     x, labels = _summed(x, labels, out)
     return permute(x, [labels.index(label) for label in out])
+
+
+def _spelled_out(*operands: Any) -> tuple[str, tuple[Any, ...]]:
+    """The equation and the tensors of operands that are each followed by a list of labels."""
+    count = len(operands) // 2
+    terms = []
+    for labels in [*operands[1 : 2 * count : 2], *operands[2 * count :]]:
+        if not isinstance(labels, list | tuple):
+            raise ArgumentError(
+                "takes an equation and tensors, or tensors that are each followed by their labels",
+                operator="einsum", got=type(labels).__name__,
+            )  # fmt: skip
+        for label in labels:
+            if label is not Ellipsis and (type(label) is not int or not 0 <= label < len(_LETTERS)):
+                rule = f"labels are integers from 0 to {len(_LETTERS) - 1}, and Ellipsis"
+                raise ArgumentError(rule, operator="einsum", got=repr(label))
+        terms.append("".join("..." if label is ... else _LETTERS[label] for label in labels))
+    equation = ",".join(terms[:count]) + "".join(f"->{term}" for term in terms[count:])
+    return equation, operands[: 2 * count : 2]
 
 
 def _without_broadcast(pairs: list) -> list:

@@ -30,7 +30,7 @@ from minidl.dtypes import (
 )
 from minidl.errors import ArgumentError, DTypeError, ShapeError
 from minidl.ops.convert import cast
-from minidl.ops.creation import named, sizes
+from minidl.ops.creation import empty, named, sizes
 from minidl.ops.method import check_tensor, method
 from minidl.tensor import Tensor, as_device
 
@@ -367,8 +367,7 @@ def normal(
     if size is None:
         raise ArgumentError("two floats need a size", operator="normal")
     shape = sizes((size,), "normal")
-    out = constant(np.empty(shape, _real(dtype, "normal").numpy))
-    as_device(device)
+    out = empty(shape, dtype=_real(dtype, "normal"), device=device)
     return normal_(out, mean, std, generator=generator).requires_grad_(requires_grad)
 
 
@@ -389,7 +388,7 @@ def bernoulli(
     """1 with the probability that each element says (or `p`, in the shape of `input`), else 0."""
     check_tensor("bernoulli", "input", input)
     if p is not None:
-        out = constant(np.empty(input.shape, input.array.dtype))
+        out = empty(input.shape, dtype=input.dtype)
         return bernoulli_(out, p, generator=generator)
     return _bernoulli(input, generator)
 

@@ -283,7 +283,9 @@ def _is_nan(x: Any) -> Any:
 def copy_(input: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
     """Write `src` (any dtype, broadcast) into `input`; gradients flow to `src` from then on."""
     if type(src) is not Tensor:
-        raise DTypeError("src must be a Tensor", operator="copy_", got=type(src).__name__)
+        raise DTypeError(
+            "src must be a Tensor; fill_ takes a number", operator="copy_", got=type(src).__name__
+        )
     write("copy_", input, cast(src, input.array.dtype), writable("copy_", input), replaces=True)
     return input
 

@@ -60,8 +60,9 @@ def axes(ndim: int, dim: Any, name: str | None = None) -> tuple[int, ...]:
     return found if ndim else ()
 
 
-def _resolve(shape: tuple[int, ...], count: int, name: str) -> tuple[int, ...]:
-    """`shape` with its -1 replaced by the size that fits."""
+def _resolve(shape: tuple[int, ...], own: tuple[int, ...], name: str) -> tuple[int, ...]:
+    """`shape` with its -1 replaced by the size that fits the elements of shape `own`."""
+    count = math.prod(own)
     unknown = [i for i, n in enumerate(shape) if n == -1]
     known = math.prod(n for n in shape if n != -1)
     fits = len(unknown) <= 1 and all(n >= -1 for n in shape)
@@ -69,7 +70,9 @@ def _resolve(shape: tuple[int, ...], count: int, name: str) -> tuple[int, ...]:
         i = unknown[0]
         shape = (*shape[:i], count // known, *shape[i + 1 :])
     if not fits or math.prod(shape) != count:
-        raise ShapeError(f"{count} elements do not fit shape {shape}", operator=name)
+        raise ShapeError(
+            f"{count} elements do not fit the new shape", operator=name, got=f"{own} to {shape}"
+        )
     return shape
 
 
@@ -101,7 +104,7 @@ def view(input: Tensor, *shape: Any) -> Tensor:
     check_tensor("view", "input", input)
     wanted = sizes(shape, "view")
     if -1 in wanted or math.prod(wanted) != input.array.size:
-        wanted = _resolve(wanted, input.array.size, "view")
+        wanted = _resolve(wanted, input.array.shape, "view")
     return _view(input, wanted)
 
 
@@ -112,7 +115,7 @@ def reshape(input: Tensor, *args: Any, shape: Any = None) -> Tensor:
         check_tensor("reshape", "input", input)
     array = input.array
     if -1 in wanted or math.prod(wanted) != array.size:
-        wanted = _resolve(wanted, array.size, "reshape")
+        wanted = _resolve(wanted, array.shape, "reshape")
     if not array.flags.c_contiguous:
         try:
             array.reshape(wanted, copy=False)
@@ -185,7 +188,7 @@ def unflatten(input: Tensor, dim: int, sizes: Any) -> Tensor:
     i = axis(len(shape), dim, "unflatten")
     if not shape:
         raise ShapeError("needs a tensor with axes", operator="unflatten", got="()")
-    parts = _resolve(tuple(sizes), shape[i], "unflatten")
+    parts = _resolve(tuple(sizes), (shape[i],), "unflatten")
     return _view(input, (*shape[:i], *parts, *shape[i + 1 :]))
 
 

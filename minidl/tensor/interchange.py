@@ -13,7 +13,7 @@ import numpy as np
 
 from minidl.dtypes import FROM_NUMPY, bfloat16
 from minidl.errors import DTypeError, GradientError, MinidlError
-from minidl.tensor.core import Tensor
+from minidl.tensor.core import Tensor, as_device
 
 _UINT, _BFLOAT = 1, 4
 _CODE_AT = {b"dltensor": 20, b"dltensor_versioned": 52}  # where dtype.code is behind the pointer
@@ -76,12 +76,15 @@ def _dlpack_device(self: Tensor) -> tuple[int, int]:
     return 1, 0
 
 
-def from_dlpack(source: Any) -> Tensor:
+def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None) -> Tensor:
     """A tensor over the elements of another library's array, shared without a copy.
 
-    source: an object with `__dlpack__` (NumPy, torch, CuPy ... on the CPU). Raises DTypeError for
-    a dtype that minidl does not have.
+    ext_tensor: an object with `__dlpack__` (NumPy, torch, CuPy ... on the CPU); copy: True for
+    elements of its own. Raises DTypeError for a dtype that minidl does not have.
     """
+    source = ext_tensor
+    if device is not None:
+        as_device(device)
     if not hasattr(source, "__dlpack__"):
         raise DTypeError("[from_dlpack] needs an object with __dlpack__", got=type(source).__name__)
     half = str(getattr(source, "dtype", "")).endswith("bfloat16")
@@ -93,7 +96,7 @@ def from_dlpack(source: Any) -> Tensor:
         array = array.view(bfloat16.numpy)
     if array.dtype not in FROM_NUMPY:
         raise DTypeError("[from_dlpack] minidl has no such dtype", got=str(array.dtype))
-    return Tensor(array)
+    return Tensor(array.copy() if copy else array)
 
 
 def _numpy(self: Tensor, *, force: bool = False) -> np.ndarray:

@@ -30,6 +30,8 @@ def _checked_inputs(inputs: Any, name: str) -> tuple[Any, ...]:
                 f"{x.dtype.name} has errors as large as the tolerance; use x.double()",
                 operator=name,
             )
+        if not x.array.flags.writeable and 0 not in x.array.strides:
+            raise GradientError("a read-only input cannot be perturbed; .clone() it", operator=name)
         if 0 in x.array.strides and x.array.size > 1:
             raise GradientError("an expanded input cannot be perturbed; .clone() it", operator=name)
     return given
@@ -47,12 +49,14 @@ def _difference(
     """Central difference of sum(weights * outputs) for `x` moved by +-`step`."""
     before = x.array.copy()
     values = []
-    for sign in (1, -1):
-        x.array[...] = before + sign * step
-        with no_grad():
-            ys = _outputs(function, inputs)
-        values.append([float(np.sum(w * y.array)) for w, y in zip(weights, ys, strict=True)])
-    x.array[...] = before
+    try:
+        for sign in (1, -1):
+            x.array[...] = before + sign * step
+            with no_grad():
+                ys = _outputs(function, inputs)
+            values.append([float(np.sum(w * y.array)) for w, y in zip(weights, ys, strict=True)])
+    finally:
+        x.array[...] = before
     return float(np.subtract(*np.asarray(values)).sum()) / 2
 
 
