@@ -45,12 +45,13 @@ def _count_uses(roots: Iterable[Any]) -> dict[Any, int]:
         for edge in stack.pop().edges:
             if edge is None:
                 continue
-            target = edge[0] if type(edge) is tuple else edge
+            kind = type(edge)
+            target = edge[0] if kind is tuple else edge
             if target in uses:
                 uses[target] += 1
             else:
                 uses[target] = 1
-                if type(target) is not Tensor:
+                if kind is not Tensor:
                     stack.append(target)
     return uses
 
@@ -76,26 +77,22 @@ def _leading_to(roots: Iterable[Any], wanted: set[Any]) -> set[Any]:
 
 
 class _Pass:
-    """One backward pass: what has arrived at each node and leaf so far."""
+    """One backward pass: what has arrived at each edge so far."""
 
     def __init__(self, create_graph: bool) -> None:
         self.create_graph = create_graph
-        # node with one output, or leaf -> gradient; node with several -> list of gradients
-        self.arrived: dict[Any, Any] = {}
-        # (target, output) whose sum is a buffer of this pass, which may be added to in place
-        self.owned: set[tuple[Any, int]] = set()
+        self.arrived: dict[Any, Tensor] = {}
+        # edges whose sum is a buffer of this pass, which may be added to in place
+        self.owned: set[Any] = set()
 
     def deliver(self, edge: Any, g: Tensor, own: bool = False) -> None:
         """Add `g` to what has arrived at `edge`, in the shape and dtype of the value there."""
         if type(edge) is tuple:
-            target, i = edge
-            shape, dtype = target.shape[i], target.dtype[i]
+            node, i = edge
+            shape, dtype = node.shape[i], node.dtype[i]
         else:
-            target, i = edge, 0
-            if type(edge) is Tensor:
-                shape, dtype = edge.array.shape, edge.array.dtype
-            else:
-                shape, dtype = edge.shape, edge.dtype
+            value = edge.array if type(edge) is Tensor else edge
+            shape, dtype = value.shape, value.dtype
         if g.array.shape != shape:
             extra = g.array.ndim - len(shape)
             pairs = zip(shape, g.array.shape[max(extra, 0) :], strict=False)
@@ -108,41 +105,38 @@ class _Pass:
             g, own = _Operators.sum_to(g, shape), False
         if g.array.dtype != dtype:
             g, own = _Operators.cast(g, dtype), False
-        if type(edge) is tuple:
-            slots = self.arrived.setdefault(target, [None] * len(target.shape))
-            before = slots[i]
-        else:
-            slots, before = None, self.arrived.get(target)
-        if before is None:
+        if edge not in self.arrived:
             if own:
-                self.owned.add((target, i))
-        elif (target, i) in self.owned and not self.create_graph:
-            g = _Operators.add_(before, g)
+                self.owned.add(edge)
+        elif edge in self.owned and not self.create_graph:
+            g = _Operators.add_(self.arrived[edge], g)
         else:
-            g = _Operators.add(before, g)
-            self.owned.add((target, i))
-        if slots is None:
-            self.arrived[target] = g
-        else:
-            slots[i] = g
+            g = _Operators.add(self.arrived[edge], g)
+            self.owned.add(edge)
+        self.arrived[edge] = g
+
+    def take_all(self, node: Node) -> list[Tensor | None] | None:
+        """What has arrived at the outputs of a node that has several; None if nothing has."""
+        parts = [self.arrived.pop((node, i), None) for i in range(len(node.dtype))]
+        return None if all([part is None for part in parts]) else parts
+
+
+# NumPy's flags of an array that a leaf may keep: its memory is its own, in C order and writable
+_KEEPS = 0x1 | 0x4 | 0x400
 
 
 def _takes_over(r: Tensor, g: Any, node: Node, results: tuple) -> bool:
     """Whether a leaf may keep the returned array as its .grad: nobody else holds it."""
     array = r.array
-    flags = array.flags
-    if not (node.op.fresh and flags.owndata and flags.writeable and flags.c_contiguous):
+    if not node.op.fresh or r.tracked or array.flags.num & _KEEPS != _KEEPS:
         return False
-    if r.tracked or (g.array is array if type(g) is not tuple else any(r is part for part in g)):
+    if g.array is array if type(g) is not tuple else any(r is part for part in g):
         return False
     for value in node.saved:
         if value is array:
             return False
-    uses = 0
-    for other in results:
-        if other is not None and (other.array is array or other.array.base is array):
-            uses += 1
-    return uses == 1
+    arrays = [other.array for other in results if other is not None]
+    return len([other for other in arrays if other is array or other.base is array]) == 1
 
 
 def _apply_hooks(hooks: Iterable[Callable], g: Tensor, what: str) -> Tensor:
@@ -181,11 +175,11 @@ def _run(
     deliver, arrived = stream.deliver, stream.arrived
     while ready:
         node = ready.pop()
-        g = arrived.pop(node, None)
-        if type(node) is Tensor:
-            if g is not None:
-                _finish_leaf(node, g, stream, captured)
+        if type(node) is Tensor:  # among the roots
+            _finish_leaf(node, arrived.pop(node), stream, captured)
             continue
+        several = type(node.dtype) is tuple
+        g = stream.take_all(node) if several else arrived.pop(node, None)
         if node.hooks is not None and g is not None:
             g = _node_hooks(node, g)
         if captured is not None and g is not None:
@@ -202,13 +196,22 @@ def _run(
         for edge, r in zip(node.edges, results, strict=True):
             if edge is None:
                 continue
-            target = edge[0] if type(edge) is tuple else edge
+            kind = type(edge)
+            target = edge[0] if kind is tuple else edge
             if r is not None and (needed is None or target in needed):
-                deliver(edge, r, type(edge) is Tensor and _takes_over(r, g, node, results))
-            left = uses[target] - 1
-            uses[target] = left
-            if not left:
+                own = kind is Tensor and _takes_over(r, g, node, results)
+                value, array = edge.array if kind is Tensor else target, r.array
+                if edge in arrived or array.shape != value.shape or array.dtype is not value.dtype:
+                    deliver(edge, r, own)
+                else:  # the same, where it is the first
+                    arrived[edge] = r
+                    if own:
+                        stream.owned.add(edge)
+            uses[target] = left = uses[target] - 1
+            if not left and kind is not Tensor:
                 ready.append(target)
+            elif not left and edge in arrived:
+                _finish_leaf(edge, arrived.pop(edge), stream, captured)
         if used and not retain_graph and node.op.frees:
             node.saved = node.call = None
 
@@ -241,7 +244,7 @@ def _capture_node(node: Node, g: Any, captured: dict[Any, Any]) -> None:
 
 
 def _finish_leaf(leaf: Tensor, g: Tensor, stream: _Pass, captured: dict | None) -> None:
-    own = (leaf, 0) in stream.owned
+    own = leaf in stream.owned
     if leaf.hooks:
         g, own = _apply_hooks(leaf.hooks.values(), g, "a leaf"), False  # a hook may have kept it
     if captured is not None:
@@ -258,7 +261,7 @@ def _accumulate(x: Tensor, g: Tensor, create_graph: bool, own: bool = False) -> 
             x._grad = _Operators.add(x._grad, g)
         else:
             _Operators.add_(x._grad, g)
-    elif own and g.array.flags.owndata and g.array.flags.c_contiguous:
+    elif own and g.array.flags.num & _KEEPS == _KEEPS:
         x._grad = g
     else:
         x._grad = rebuilt(np.array(g.array, order="C"), edge_of(g))

@@ -68,7 +68,7 @@ class Context:
                 continue
             array, edge, output = kept
             if output is not None:
-                edge = node if type(node.shape) is not list else (node, output)
+                edge = (node, output) if type(node.dtype) is tuple else node
             tensors.append(rebuilt(array, edge if recording else None))
         return tuple(tensors)
 
@@ -180,8 +180,10 @@ class Function:
     @classmethod
     def _record(cls, ctx: Context, args: tuple, edges: tuple, raw: tuple, outputs: tuple) -> None:
         fixed = {id(y) for y in ctx._non_differentiable}
-        shapes: Any = [y.array.shape if type(y) is Tensor else () for y in outputs]
-        dtypes: Any = [y.array.dtype if type(y) is Tensor else np.dtype(int) for y in outputs]
+        shapes: Any = tuple([y.array.shape if type(y) is Tensor else () for y in outputs])
+        dtypes: Any = tuple(
+            [y.array.dtype if type(y) is Tensor else np.dtype(int) for y in outputs]
+        )
         single = len(outputs) == 1
         if single:
             (shapes,), (dtypes,) = shapes, dtypes

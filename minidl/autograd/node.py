@@ -17,7 +17,7 @@ class Node:
     `edges` has one entry per differentiable input: the node that made it, `(node, i)`, the leaf
     itself, or None. `saved` are the values that the gradient names, as raw arrays; `guards` are
     (storage, version seen, ...) of those that a user could write. `call` are all arguments, kept
-    for fused operators only.
+    for fused operators only. `shape` and `dtype` are those of the output, or tuples of several.
     """
 
     __slots__ = (

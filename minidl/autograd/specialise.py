@@ -58,7 +58,11 @@ def backward_source_of(op: Any) -> str:
         "if type(_saved) is not tuple: _saved = UNFREED(OP.name, node)",
     ]
     if any(_guard(op, name) for name in op.saves):
-        lines.append("CHECK(OP.name, node.guards)")
+        lines += [
+            "_guards = iter(node.guards)",
+            "for _stored in _guards:",
+            "    if _stored.version != next(_guards): CHECK(OP.name, node.guards)",
+        ]
     if op.composite is not None:
         lines.append("if create_graph: return THROUGH(OP, node, g)")
     if op.saves:
