@@ -101,7 +101,9 @@ def _shares(g: Tensor, reduction: str, *shapes: tuple[int, ...]) -> Tensor:
     """The gradient of each element's loss, given that of the reduced one."""
     if reduction != "mean":
         return g
-    return g / math.prod(np.broadcast_shapes(*shapes))
+    first, *others = shapes
+    alike = all([shape == first for shape in others])
+    return g / math.prod(first if alike else np.broadcast_shapes(*shapes))
 
 
 # ---------------------------------------------------------------- distances

@@ -93,20 +93,34 @@ def linear(k: Any, input: Array, weight: Array, bias: Array | None = None) -> An
 
 @linear.gradient
 def _(g: Tensor, input: Tensor, weight: Tensor, needs: Any) -> Any:
-    rows = _rows(g)
     return (
         matmul(g, weight) if needs[0] else None,
-        matmul(transpose(rows, 0, 1), _rows(input)) if needs[1] else None,
-        _column_sums(rows) if needs[2] else None,
+        _product_of_rows(g, input) if needs[1] else None,
+        _sum_of_rows(g) if needs[2] else None,
     )
 
 
+def _matrix(x: Array) -> Array:
+    """The array with all but the last axis as one."""
+    return x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
+@op(promote="match")
+def _product_of_rows(k: Any, input: Array, other: Array) -> Any:
+    return k.matmul(_matrix(input).T, _matrix(other))
+
+
+@_product_of_rows.gradient
+def _(g: Tensor, input: Tensor, other: Tensor, needs: Any) -> Any:
+    return linear(other, g) if needs[0] else None, matmul(input, g) if needs[1] else None
+
+
 @op
-def _column_sums(k: Any, input: Array) -> Any:
-    return k.sum(input, axis=(0,))
+def _sum_of_rows(k: Any, input: Array) -> Any:
+    return k.sum(_matrix(input), axis=(0,))
 
 
-@_column_sums.gradient
+@_sum_of_rows.gradient
 def _(g: Tensor, input_shape: tuple[int, ...]) -> Any:
     return expand(g, input_shape)
 

@@ -60,8 +60,9 @@ def adam_step(
     _check_writable("adam_step", params)
     counts = []
     for step in steps:
-        step.array += 1
-        counts.append(int(step.array))  # at once: a parameter that is given twice steps twice
+        count = int(step.array) + 1
+        step.array[...] = count  # at once: a parameter that is given twice steps twice
+        counts.append(count)
     for k, at in _by_table(params):
         lists = (params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs)
         _run(
@@ -104,8 +105,10 @@ def clear_grads(params: Iterable[Tensor], set_to_none: bool) -> None:
             _written([grad])
 
 
-def _by_table(tensors: Tensors) -> Iterable[tuple[Any, list[int]]]:
-    """Positions of the tensors that each kernel table serves."""
+def _by_table(tensors: Tensors) -> Iterable[tuple[Any, Any]]:
+    """Each kernel table, and the positions of the tensors that it serves."""
+    if len({type(tensor.array) for tensor in tensors}) == 1:
+        return [(kernels_for(tensors[0].array), range(len(tensors)))]
     found: dict[int, tuple[Any, list[int]]] = {}
     for i, tensor in enumerate(tensors):
         k = kernels_for(tensor.array)
@@ -113,9 +116,8 @@ def _by_table(tensors: Tensors) -> Iterable[tuple[Any, list[int]]]:
     return found.values()
 
 
-def _arrays(tensors: MaybeTensors, at: list[int]) -> list[Any]:
-    chosen = (tensors[i] for i in at)
-    return [None if tensor is None else tensor.array for tensor in chosen]
+def _arrays(tensors: MaybeTensors, at: Sequence[int]) -> list[Any]:
+    return [None if (tensor := tensors[i]) is None else tensor.array for i in at]
 
 
 def _run(kernel: Callable[..., Any], *args: Any, **options: Any) -> Any:

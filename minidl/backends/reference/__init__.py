@@ -24,6 +24,7 @@ from minidl.backends.reference.activation import (
     softplus,
 )
 from minidl.backends.reference.attention import attention, attention_backward
+from minidl.backends.reference.broadcast import broadcast_to
 from minidl.backends.reference.embedding import (
     embedding_backward,
     index_add,
@@ -66,6 +67,7 @@ from minidl.backends.reference.softmax import (
 ENTRIES: dict[str, Callable] = {
     function.__name__: function
     for function in (
+        broadcast_to,
         sum,
         matmul,
         linear,

@@ -142,7 +142,8 @@ def _inner_inputs(d: Any, dtype: DType) -> Sample:
 
 CASES = [
     Case("matmul", matmul, _product, _matmul_inputs, dtypes=(*FLOATS, int64)),
-    Case("linear", linear, _linear, _linear_inputs, operators=("linear", "column_sums")),
+    Case("linear", linear, _linear, _linear_inputs,
+         operators=("linear", "product_of_rows", "sum_of_rows")),
     Case("mm", mm, _product, _shapes("nm", "mp")),
     Case("bmm", bmm, _product, _shapes("bnm", "bmp")),
     Case("mv", mv, _product, _shapes("nm", "m")),
