@@ -402,25 +402,37 @@ def wait_for(condition, process: subprocess.Popen) -> None:
         time.sleep(0.05)
 
 
-def start(place: Path, *arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "minidl", "train", "--out", "run", *arguments]
-    return subprocess.Popen(
-        command,
-        cwd=place,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+@pytest.fixture
+def start(place):
+    """Start `minidl train` beside the test; what still runs at its end is killed."""
+    started = []
+
+    def start(*arguments: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "minidl", "train", "--out", "run", *arguments]
+        process = subprocess.Popen(
+            command,
+            cwd=place,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 @pytest.mark.parametrize(
     ("number", "code", "name"),
     [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")],
 )
-def test_a_signal_ends_a_run_with_what_was_reached(place, number, code, name):
+def test_a_signal_ends_a_run_with_what_was_reached(place, start, number, code, name):
     arguments = chars("--steps", "1000000")[1:]
-    process = start(place, *arguments)
+    process = start(*arguments)
     metrics = place / "run/metrics.jsonl"
     wait_for(metrics.exists, process)
     process.send_signal(number)
@@ -438,8 +450,8 @@ def test_a_signal_ends_a_run_with_what_was_reached(place, number, code, name):
 
 
 @pytest.mark.parametrize("recipe", ["digits", "breast-cancer"])
-def test_ctrl_c_in_a_classifier(place, recipe):
-    process = start(place, "--recipe", recipe, "--epochs", "1000000", "--json")
+def test_ctrl_c_in_a_classifier(place, start, recipe):
+    process = start("--recipe", recipe, "--epochs", "1000000", "--json")
     wait_for((place / "run/metrics.jsonl").exists, process)
     process.send_signal(signal.SIGINT)
     out, error = process.communicate(timeout=120)
