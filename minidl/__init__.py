@@ -20,6 +20,7 @@ from minidl.autograd import (
 )
 from minidl.backends import (
     Device as _Device,
+    cuda as cuda,
     get_num_threads as get_num_threads,
     set_num_threads as set_num_threads,
 )

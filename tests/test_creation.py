@@ -294,6 +294,16 @@ def test_the_cpu_is_here():
         x.cuda()
 
 
+def test_there_are_no_gpus():
+    device = minidl.device("cuda" if minidl.cuda.is_available() else "cpu")
+    assert device.type == "cpu" and minidl.cuda.device_count() == 0
+    minidl.manual_seed(0)
+    state = minidl.get_rng_state()
+    minidl.cuda.manual_seed(1)
+    minidl.cuda.manual_seed_all(1)
+    assert minidl.get_rng_state().equal(state)
+
+
 def test_other_devices_are_refused():
     with pytest.raises(DeviceError, match="cpu"):
         minidl.zeros(2, device="cuda")

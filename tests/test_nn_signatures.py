@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from minidl import data, nn, ops, optim
+from minidl import autograd, data, nn, ops, optim
 
 torch = pytest.importorskip("torch", reason="parity with PyTorch needs the extra `parity`")
 
 PAIRS = {
+    "autograd": (autograd, torch.autograd),
     "nn": (nn, torch.nn),
     "functional": (nn.functional, torch.nn.functional),
     "init": (nn.init, torch.nn.init),
@@ -22,6 +23,12 @@ PAIRS = {
 }
 # What PyTorch takes and we leave out: deprecated, or its own business. Giving one is a TypeError.
 LEFT_OUT = {
+    "autograd.Function.apply": {"kwargs"},
+    "autograd.no_grad.__init__": {"function"},  # ours decorates with and without parentheses
+    "autograd.backward": {"grad_variables"},
+    "autograd.detect_anomaly.__init__": {"check_nan"},
+    "autograd.enable_grad.__init__": {"orig_func"},
+    "autograd.set_detect_anomaly.__init__": {"check_nan"},
     "data.random_split": {"generator"},  # an object, where ours is None: the global one in both
     "functional.dropout": {"generator"},  # the other way round: ours alone, at the end
     "nn.Module.__init__": {"args", "kwargs"},
@@ -33,6 +40,8 @@ LEFT_OUT = {
 DEPRECATED = {"size_average", "reduce", "_stacklevel", "out"}
 # Not functions to compare: abstract, called by position, or refused as a whole.
 OTHERS = {
+    "autograd.Function.backward",
+    "autograd.Function.forward",
     "nn.Module.forward",
     "nn.Parameter.__init__",
     "nn.RMSNorm.forward",

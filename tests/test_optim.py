@@ -375,6 +375,8 @@ def test_schedules_check_their_arguments():
         lr_scheduler.LambdaLR(optimizer, None)
     with pytest.raises(ValueError, match="step_size must be a positive integer, got 0"):
         lr_scheduler.StepLR(optimizer, 0)
+    with pytest.raises(ValueError, match="step_size must be a positive integer, got 1.5"):
+        lr_scheduler.StepLR(optimizer, 1.5)
     with pytest.raises(ValueError, match=r"factor must lie in \(0, 1\], got 0"):
         lr_scheduler.ConstantLR(optimizer, 0)
     with pytest.raises(ValueError, match="T_max must be positive, got 0"):

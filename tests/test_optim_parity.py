@@ -111,6 +111,7 @@ SCHEDULES = {
     "lambdas": lambda api, o: api.LambdaLR(o, [lambda t: 0.9**t, lambda t: 1 / (1 + t)]),
     "linear": lambda api, o: api.LinearLR(o, 0.2, 0.7, total_iters=15),
     "step": lambda api, o: api.StepLR(o, 7, gamma=0.5),
+    "step of a float": lambda api, o: api.StepLR(o, 3.0, gamma=0.5),
     "milestones": lambda api, o: api.MultiStepLR(o, [5, 20, 20, 41], gamma=0.3),
     "exponential": lambda api, o: api.ExponentialLR(o, 0.93),
     "constant": lambda api, o: api.ConstantLR(o, factor=0.3, total_iters=9),

@@ -363,6 +363,7 @@ def grad(
     grad_outputs: Tensor | Sequence[Tensor | None] | None = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
+    only_inputs: bool = True,
     allow_unused: bool | None = None,
     is_grads_batched: bool = False,
     materialize_grads: bool = False,
@@ -370,7 +371,8 @@ def grad(
     """The gradients of `outputs` with respect to `inputs`; `.grad` is left alone.
 
     Returns one tensor per input, of its shape; None (or zeros with materialize_grads) where the
-    outputs do not depend on it, which is an error unless allow_unused.
+    outputs do not depend on it, which is an error unless allow_unused. only_inputs: ignored, as by
+    PyTorch.
     """
     if is_grads_batched:
         raise NotImplementedError("[grad] is_grads_batched: call grad once per row instead")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends import native, reference
+from minidl.backends import cuda, native, reference
 from minidl.backends.native import get_num_threads, set_num_threads
 from minidl.backends.table import CPU, PREPARE, TABLES, Device, Kernels, Layer, Local, table_named
 from minidl.errors import ArgumentError, DeviceError
@@ -25,6 +25,7 @@ __all__ = [
     "Layer",
     "available",
     "check_environment",
+    "cuda",
     "get_num_threads",
     "kernels_for",
     "local",

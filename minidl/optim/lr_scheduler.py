@@ -184,7 +184,8 @@ class StepLR(LRScheduler):
     def __init__(
         self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1
     ) -> None:
-        if not isinstance(step_size, int) or step_size <= 0:
+        # 1.0 is how PyTorch's own tutorial says it
+        if not isinstance(step_size, int | float) or step_size <= 0 or step_size % 1:
             raise ArgumentError(
                 "step_size must be a positive integer", operator="StepLR", got=repr(step_size)
             )
