@@ -75,7 +75,7 @@ def units(names: list[str]) -> list[tuple[str, str, list[str]]]:
 
 def sanitizing(sanitize: str) -> list[str]:
     """The flags of a sanitizer."""
-    return ["-g", "-O1", "-fno-omit-frame-pointer", f"-fsanitize={sanitize}"] if sanitize else []
+    return ["-g", "-O1", f"-fsanitize={sanitize}", "-fno-sanitize-recover=all"] if sanitize else []
 
 
 def compile_all(left_out: str, sanitize: str, to_bind: list[str]) -> tuple[Path, list[str]]:

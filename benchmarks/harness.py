@@ -27,6 +27,7 @@ from minidl.backends import native
 
 RESULTS = Path(__file__).parent / "results"
 MARGIN = 0.15  # by which a ratio may fall before --check speaks
+KINDS = ("read", "copy", "update")  # how bytes are moved
 LARGEST = 1 << 28  # bytes; a larger working set is memory as well
 
 
@@ -35,7 +36,8 @@ class Row:
     """One comparison, and the bars that it should clear.
 
     operations and bytes are those that the result needs at the least; `written` is the part of the
-    bytes that is written, `rate` the operations per second of the dtype relative to float32's.
+    bytes that is written, in place of what was read or elsewhere; `rate` the operations per second
+    of the dtype relative to float32's.
     bar: ratio to the best rival; bars: to single rivals; share_bar: part of the limit; over:
     seconds by which ours may exceed its only rival, which is a part of it. A call does `per` of
     what is measured.
@@ -49,6 +51,7 @@ class Row:
     bar: float = 0.0
     bars: dict[str, float] = field(default_factory=dict)
     written: float = 0.5
+    in_place: bool = False
     rate: float = 1.0
     share_bar: float = 0.0
     over: float = 0.0
@@ -180,7 +183,7 @@ def _limit(row: Row, result: Result, rate: float, threads: int) -> None:
     if row.operations:
         needed["operations"] = row.operations / (rate * row.rate * threads)
     if row.bytes:
-        needed["bytes"] = transfer(row.bytes, row.written, threads)
+        needed["bytes"] = transfer(row, threads)
     if needed:
         result.limit = max(needed, key=lambda name: needed[name])
         result.model = needed[result.limit]
@@ -211,24 +214,28 @@ def peak() -> float:
 
 
 @cache
-def bandwidth(size: int, writes: bool, threads: int = 1) -> float:
-    """Bytes per second of all threads, over a working set of `size` bytes that they share out."""
-    with ThreadPoolExecutor(threads) as pool:
-        own = [size // threads] * threads
-        seconds = 0.05 if size > 1 << 24 else 0.01
-        return sum(pool.map(lambda bytes: native.cpu.bandwidth(bytes, writes, seconds), own))
+def bandwidth(size: int, kind: str, threads: int = 1) -> float:
+    """Bytes per second of all threads, which share out a working set of `size` bytes.
 
-
-def transfer(size: float, written: float, threads: int = 1) -> float:
-    """Seconds that moving `size` bytes takes at the least, `written` of them being writes.
-
-    Copies move as much in as out; what is read beyond that goes at the rate of reads, and what is
-    written beyond at the rate of copies.
+    kind: "read", "copy", or "update" in place.
     """
-    working = min(LARGEST, 1 << max(13, round(math.log2(size))))
-    copied = min(1.0, 2 * written)
-    seconds = copied * size / bandwidth(working, True, threads)
-    return seconds + (1 - copied) * size / bandwidth(working, False, threads)
+    own, seconds = size // threads, 0.05 if size > 1 << 24 else 0.01
+    with ThreadPoolExecutor(threads) as pool:
+        each = [pool.submit(native.cpu.bandwidth, own, kind, seconds) for _ in range(threads)]
+        return sum(future.result() for future in each)
+
+
+def transfer(row: Row, threads: int = 1) -> float:
+    """Seconds that moving the bytes of a row takes at the least.
+
+    Copies and updates move as much in as out; what is read beyond that goes at the rate of reads,
+    and what is written beyond at the rate of copies.
+    """
+    working = min(LARGEST, 1 << max(13, round(math.log2(row.bytes))))
+    both = min(1.0, 2 * row.written)
+    kind = "update" if row.in_place else "copy"
+    seconds = both * row.bytes / bandwidth(working, kind, threads) if both else 0.0
+    return seconds + (1 - both) * row.bytes / bandwidth(working, "read", threads)
 
 
 # ---------------------------------------------------------------- text and files
@@ -263,11 +270,8 @@ def _time(seconds: float) -> str:
 def limits(threads: int) -> dict[str, Any]:
     """The peak, and the bandwidth by working set: what rows are held against."""
     sizes = [1 << power for power in range(14, 29, 2)] if native.cpu else []
-    return {
-        "peak": peak() * threads,
-        "read": {size: bandwidth(size, False, threads) for size in sizes},
-        "copy": {size: bandwidth(size, True, threads) for size in sizes},
-    }
+    kinds = {k: {size: bandwidth(size, k, threads) for size in sizes} for k in KINDS}
+    return {"peak": peak() * threads, **kinds}
 
 
 def record(suite: str, results: Sequence[Result], settings: Settings) -> dict[str, Any]:

@@ -127,11 +127,11 @@ def run(only: str, threads: int) -> dict[str, Any]:
         library.threads(threads)
         turns = int(MICROSECONDS * 100_000 / min(library.time_turns(100_000) for _ in range(20)))
         print(f"\npool, {threads} threads, microseconds; {TASKS} tasks of {MICROSECONDS:.0f}")
-        quiet = _print("nothing else runs", _times(library, turns, TASKS, threads, 200, 15))
-        nothing = _times(library, 0, threads, threads, 500, 15)
+        quiet = _print("nothing else runs", _times(library, turns, TASKS, threads, 50, 15))
+        nothing = _times(library, 0, threads, threads, 50, 15)
         empty = _print("tasks of nothing: fork and join", nothing)
         with competitor():
-            busy = _times(library, turns, TASKS, threads, 200, 15)
+            busy = _times(library, turns, TASKS, threads, 50, 15)
         contended = _print("another process on one processor", busy)
     ratio = contended["minidl"]["mean"] / contended["libgomp static"]["mean"]
     p99 = contended["minidl"]["p99"]

@@ -62,7 +62,7 @@ UNARY(silu, x* sigmoid(x))
 #define BACKWARD(name, slope)                                                            \
     void name##_f32(float* out, const float* grad, ptrdiff_t grad_step, const float* in, \
                     ptrdiff_t n) {                                                       \
-        if (grad_step)                                                                   \
+        if (grad_step || !n)                                                             \
             return pointwise(out, n, [](vf g, vf x) { return g * slope(x); }, grad, in); \
         const vf g = splat(*grad);                                                       \
         pointwise(out, n, [g](vf x) { return g * slope(x); }, in);                       \

@@ -41,8 +41,9 @@ void use_allocator() {
 }
 
 // Bytes per second of one core over a working set of `bytes`: the best pass of those that fill
-// about `seconds`. Reads alone, or as many writes, through the caches or past them.
-double bandwidth(std::size_t bytes, bool writes, double seconds) {
+// about `seconds`. kind: "read"; "copy", to as much memory, through the caches or past them;
+// "update", in place. What is read and what is written both count.
+double bandwidth(std::size_t bytes, const std::string& kind, double seconds) {
     struct alignas(64) Line {
         float x[16];
     };
@@ -56,7 +57,7 @@ double bandwidth(std::size_t bytes, bool writes, double seconds) {
         const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
         return taken.count() / passes;
     };
-    const auto fastest = [&](auto pass) {
+    const auto rate = [&](double moved, auto pass) {
         const int passes = 1 + int(50e-6 / std::max(1e-9, time(1, pass)));  // 50 us on the clock
         double best = time(passes, pass), spent = 0;
         while (spent < seconds) {
@@ -64,17 +65,16 @@ double bandwidth(std::size_t bytes, bool writes, double seconds) {
             best = std::min(best, taken);
             spent += taken * passes;
         }
-        return best;
+        return moved / best;
     };
-    if (!writes)
-        return double(n) * 4 / fastest([&] {
-                   volatile float sum = kernels().stream_read(x, n);
-                   (void)sum;
-               });
-    const auto copy = [&](bool past) {
-        return [=] { kernels().stream_copy(x + n / 2, x, n / 2, past); };
-    };
-    return double(n) * 4 / std::min(fastest(copy(false)), fastest(copy(true)));
+    const KernelTable& k = kernels();
+    const double size = double(n) * sizeof(float);
+    if (kind == "update") return rate(2 * size, [&] { k.stream_update(x, n); });
+    if (kind == "copy")
+        return std::max(rate(size, [&] { k.stream_copy(x + n / 2, x, n / 2, false); }),
+                        rate(size, [&] { k.stream_copy(x + n / 2, x, n / 2, true); }));
+    volatile float sum = 0;
+    return rate(size, [&] { sum = k.stream_read(x, n); });
 }
 
 // float32 operations per second of one core: the best of bursts that fill about `seconds`.
@@ -115,7 +115,7 @@ PYBIND11_MODULE(_cpu, m) {
     m.def("cpu_quota", &cpu_quota, "Processors that the control groups of a process allow.");
     m.def("fma_peak", &fma_peak, "Operations per second of one core, by multiply-adds alone.");
     m.def("bandwidth", &bandwidth, py::call_guard<py::gil_scoped_release>(),
-          "Bytes per second of one core over a working set of `bytes`, by reads or by copies.");
+          "Bytes per second of one core over a working set: reads, copies or updates in place.");
     m.def("use_allocator", &use_allocator, "Recycle the memory of arrays made in this context.");
     m.def("trim", &allocator_trim, "Give recycled memory that is not in use back to the system.");
     m.def("kept_bytes", &allocator_kept, "Recycled memory that is not in use.");

@@ -44,6 +44,7 @@ using RowsBackward = void(float* dx, const float* g, const float* out, std::ptrd
     K(fma_burn, double(std::ptrdiff_t rounds))                                                    \
     K(stream_read, float(const float* x, std::ptrdiff_t n))                                       \
     K(stream_copy, void(float* out, const float* x, std::ptrdiff_t n, bool past))                 \
+    K(stream_update, void(float* x, std::ptrdiff_t n))                                            \
     /* max(x, 0), NaN for NaN; and where x > 0, g */                                              \
     K(relu_f32, Unary)                                                                            \
     K(exp_f32, Unary)                                                                             \

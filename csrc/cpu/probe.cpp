@@ -2,7 +2,8 @@
 //
 // Contract: fma_burn does `rounds` rounds of 12 independent multiply-adds of one vector each and
 // returns the operations done; stream_read returns the sum of x (n); stream_copy writes x to out
-// (n, both aligned to a vector), past the caches if asked to. All must be timed outside.
+// (n, both aligned to a vector), past the caches if asked to; stream_update writes x in place. All
+// must be timed outside.
 #include "kernels.h"
 #include "simd.h"
 
@@ -69,6 +70,15 @@ void copy(float* out, const float* x, ptrdiff_t n) {
 }
 
 }  // namespace
+
+void stream_update(float* x, ptrdiff_t n) {
+    constexpr int L = lanes<float>;
+    const vec<float> factor = broadcast(0.999f);
+    for (ptrdiff_t i = 0; i + 8 * L <= n; i += 8 * L) {
+#pragma GCC unroll 8
+        for (int j = 0; j < 8; j++) store(x + i + j * L, load(x + i + j * L) * factor);
+    }
+}
 
 void stream_copy(float* out, const float* x, ptrdiff_t n, bool past) {
     if (past)
