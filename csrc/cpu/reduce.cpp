@@ -1,10 +1,14 @@
 // Sums: of rows of a matrix, of columns, of everything.
 //
-// Contract: kernels.h. Sums are taken in blocks of fixed size, whose sums are added in order:
-// rounding errors do not grow with the number of terms, and results do not depend on the number of
-// threads.
+// Contract: kernels.h. Sums are taken in float over blocks of fixed size and in double over the
+// blocks: rounding errors do not grow with the number of terms, and results do not depend on the
+// number of threads.
 //
-// Limits: reads x once; one addition per element.
+// Algorithm: memory is read in eight places at once, which is faster than one after the other (64
+// MB: 2.7 ms, not 3.7): eight rows side by side, or eight pieces of a long one. The sum over rows
+// adds eight rows at a time, a strip of columns wide, to a block sum that stays in the first level
+// cache (4096 x 4096: 3.1 ms; four vectors wide down all rows: 18.6 ms). Limits: reads x once; one
+// addition per element.
 #include "kernels.h"
 #include "parallel.h"
 #include "simd.h"
@@ -14,86 +18,168 @@ namespace {
 
 using std::ptrdiff_t;
 
-constexpr ptrdiff_t BLOCK = 64;  // rows whose sum is taken before it joins the others
+// ---------------------------------------------------------------- over rows
 
+constexpr ptrdiff_t BLOCK = 64;       // rows whose sum is taken before it joins the others
+constexpr ptrdiff_t TOGETHER = 8;     // rows that are read side by side
+constexpr ptrdiff_t STRIP = 2048;     // columns
+constexpr ptrdiff_t WORTH = 1 << 16;  // elements of a task, about
+constexpr ptrdiff_t SHARES = 32;      // of the rows, at most, where the columns are few
+
+// sum (n <= STRIP) = the sum of up to TOGETHER rows of x, added to what is there if `add`.
 template <typename T>
-void sum_columns(T* out, const T* x, ptrdiff_t x_row, ptrdiff_t rows, int n) {
-    const bool whole = n == lanes<T>;
-    vec<T> total{}, large{};
-    for (ptrdiff_t at = 0, block = 1; at < rows; at += BLOCK, block++) {
-        const ptrdiff_t end = rows < at + BLOCK ? rows : at + BLOCK;
-        vec<T> sum{};
-        for (ptrdiff_t i = at; i < end; i++)
-            sum += whole ? load(x + i * x_row) : load_part(x + i * x_row, n);
-        large += sum;
-        if (block % BLOCK == 0) {
-            total += large;
-            large = vec<T>{};
+void add_rows(T* sum, const T* x, ptrdiff_t x_row, ptrdiff_t rows, ptrdiff_t n, bool add) {
+    constexpr int L = lanes<T>;
+    ptrdiff_t j = 0;
+    if (rows == TOGETHER)
+        for (; j + L <= n; j += L) {
+            vec<T> part[TOGETHER];
+#pragma GCC unroll 8
+            for (int i = 0; i < TOGETHER; i++) part[i] = load(x + i * x_row + j);
+            const vec<T> low = (part[0] + part[1]) + (part[2] + part[3]),
+                         high = (part[4] + part[5]) + (part[6] + part[7]);
+            store(sum + j, add ? load(sum + j) + (low + high) : low + high);
         }
+    for (; j < n; j += L) {
+        const int part = n - j < L ? int(n - j) : L;
+        vec<T> total = add ? load_part(sum + j, part) : vec<T>{};
+        for (ptrdiff_t i = 0; i < rows; i++) total += load_part(x + i * x_row + j, part);
+        store_part(sum + j, total, part);
     }
-    store_part(out, total + large, n);
+}
+
+// total (n <= STRIP) = the sum of the rows of x.
+template <typename T>
+void add_blocks(double* total, const T* x, ptrdiff_t x_row, ptrdiff_t rows, ptrdiff_t n) {
+    alignas(64) T sum[STRIP];
+    for (ptrdiff_t j = 0; j < n; j++) total[j] = 0.0;
+    for (ptrdiff_t at = 0; at < rows; at += BLOCK) {
+        const ptrdiff_t end = rows < at + BLOCK ? rows : at + BLOCK;
+        for (ptrdiff_t i = at; i < end; i += TOGETHER)
+            add_rows(sum, x + i * x_row, x_row, end - i < TOGETHER ? end - i : TOGETHER, n, i > at);
+        for (ptrdiff_t j = 0; j < n; j++) total[j] += double(sum[j]);
+    }
 }
 
 template <typename T>
 void sum_rows(T* out, const T* x, ptrdiff_t x_row, ptrdiff_t rows, ptrdiff_t n) {
-    constexpr ptrdiff_t STRIP = 4 * lanes<T>;
-    const auto strip = [&](ptrdiff_t s) {
-        const ptrdiff_t end = n < (s + 1) * STRIP ? n : (s + 1) * STRIP;
-        for (ptrdiff_t j = s * STRIP; j < end; j += lanes<T>)
-            sum_columns(out + j, x + j, x_row, rows, int(end - j < lanes<T> ? end - j : lanes<T>));
+    const ptrdiff_t strips = (n + STRIP - 1) / STRIP, worth = rows * n / WORTH;
+    const ptrdiff_t most = (rows + BLOCK - 1) / BLOCK, wanted = worth < SHARES ? worth : SHARES;
+    ptrdiff_t shares = strips ? wanted / strips : 1;  // a strip is dealt out in so many parts
+    shares = shares < 1 ? 1 : shares < most ? shares : most;
+    const auto share = [&](ptrdiff_t t, double* total) {
+        const ptrdiff_t s = t % strips, part = t / strips, column = s * STRIP;
+        const ptrdiff_t from = most * part / shares * BLOCK,
+                        to = most * (part + 1) / shares * BLOCK;
+        add_blocks(total, x + from * x_row + column, x_row, (to < rows ? to : rows) - from,
+                   n - column < STRIP ? n - column : STRIP);
     };
-    const ptrdiff_t strips = (n + STRIP - 1) / STRIP;
-    if (rows * n < 1 << 16)
-        for (ptrdiff_t s = 0; s < strips; s++) strip(s);
-    else
-        parallel_for(strips, strip);
-}
-
-constexpr ptrdiff_t PIECE = 4096;       // elements whose sum is taken in vectors
-constexpr ptrdiff_t PART = 16 * PIECE;  // of a long sum, a task
-
-float piece_sum(const float* x, ptrdiff_t n) {
-    constexpr int L = lanes<float>;
-    vec<float> sum[8] = {};
-    ptrdiff_t i = 0;
-    for (; i + 8 * L <= n; i += 8 * L) {
-#pragma GCC unroll 8
-        for (int j = 0; j < 8; j++) sum[j] += load(x + i + j * L);
+    if (shares == 1) {
+        parallel_for(strips, [&](ptrdiff_t s) {
+            alignas(64) double total[STRIP];
+            share(s, total);
+            const ptrdiff_t column = s * STRIP, width = n - column < STRIP ? n - column : STRIP;
+            for (ptrdiff_t j = 0; j < width; j++) out[column + j] = T(total[j]);
+        });
+        return;
     }
-    for (; i + L <= n; i += L) sum[0] += load(x + i);
-    if (i < n) sum[1] += load_part(x + i, int(n - i));
-    for (int step = 4; step; step /= 2)
-        for (int j = 0; j < step; j++) sum[j] += sum[j + step];
-    return reduce_add<float>(sum[0]);
+    Scratch<double> totals(shares * strips * STRIP);
+    parallel_for(shares * strips, [&](ptrdiff_t t) { share(t, totals.get() + t * STRIP); });
+    for (ptrdiff_t j = 0; j < n; j++) {
+        double total = 0.0;
+        for (ptrdiff_t part = 0; part < shares; part++)
+            total += totals.get()[part * strips * STRIP + j];
+        out[j] = T(total);
+    }
 }
 
-double long_sum(const float* x, ptrdiff_t n) {
-    double total = 0;
-    for (ptrdiff_t at = 0; at < n; at += PIECE)
-        total += double(piece_sum(x + at, n - at < PIECE ? n - at : PIECE));
+// ---------------------------------------------------------------- of rows
+
+constexpr ptrdiff_t RUN = 64 * lanes<float>;  // elements that one vector adds up
+constexpr ptrdiff_t PIECE = 4096;
+constexpr ptrdiff_t PART = 8 * PIECE;             // of a long sum, a task
+constexpr ptrdiff_t MEMORY = ptrdiff_t(1) << 21;  // elements that the caches do not hold, about
+
+// The sums of R runs of n elements, `apart` from each other, side by side.
+template <int R>
+void sums_of(double* total, const float* x, ptrdiff_t apart, ptrdiff_t n) {
+    constexpr int L = lanes<float>;
+    for (int k = 0; k < R; k++) total[k] = 0.0;
+    for (ptrdiff_t at = 0; at < n; at += RUN) {
+        const ptrdiff_t end = n < at + RUN ? n : at + RUN;
+        vec<float> sum[R] = {};
+        ptrdiff_t i = at;
+        for (; i + L <= end; i += L) {
+#pragma GCC unroll 8
+            for (int k = 0; k < R; k++) sum[k] += load(x + k * apart + i);
+        }
+        if (i < end) {
+#pragma GCC unroll 8
+            for (int k = 0; k < R; k++) sum[k] += load_part(x + k * apart + i, int(end - i));
+        }
+#pragma GCC unroll 8
+        for (int k = 0; k < R; k++) total[k] += double(reduce_add<float>(sum[k]));
+    }
+}
+
+// The sum of n elements, one after the other.
+double sum_of(const float* x, ptrdiff_t n) {
+    constexpr int L = lanes<float>;
+    double total = 0.0;
+    for (ptrdiff_t i = 0; i < n;) {
+        const ptrdiff_t end = n < i + PIECE ? n : i + PIECE;
+        vec<float> sum[8] = {};
+        for (; i + 8 * L <= end; i += 8 * L) {
+#pragma GCC unroll 8
+            for (int j = 0; j < 8; j++) sum[j] += load(x + i + j * L);
+        }
+        for (; i < end; i += L) sum[0] += load_part(x + i, end - i < L ? int(end - i) : L);
+        total += double(reduce_add<float>(((sum[0] + sum[4]) + (sum[2] + sum[6])) +
+                                          ((sum[1] + sum[5]) + (sum[3] + sum[7]))));
+    }
     return total;
+}
+
+// Rows of up to PART elements.
+void short_rows(float* out, const float* x, ptrdiff_t rows, ptrdiff_t n, bool side_by_side) {
+    double sums[8];
+    ptrdiff_t r = 0;
+    for (; side_by_side && r + 8 <= rows; r += 8) {
+        sums_of<8>(sums, x + r * n, n, n);
+        for (int k = 0; k < 8; k++) out[r + k] = float(sums[k]);
+    }
+    for (; r < rows; r++) out[r] = float(sum_of(x + r * n, n));
 }
 
 }  // namespace
 
 void row_sums_f32(float* out, const float* x, ptrdiff_t rows, ptrdiff_t n) {
-    const ptrdiff_t parts = (n + PART - 1) / PART;
-    if (parts < 4) {
-        const ptrdiff_t group = n < PART ? PART / (n ? n : 1) : 1;
+    const bool side_by_side = rows * n >= MEMORY;
+    if (n <= PART && rows >= 8) {
+        const ptrdiff_t group = 8 * (n < PART / 8 ? PART / (8 * (n ? n : 1)) : 1);
         parallel_for((rows + group - 1) / group, [&](ptrdiff_t t) {
-            const ptrdiff_t end = rows < (t + 1) * group ? rows : (t + 1) * group;
-            for (ptrdiff_t r = t * group; r < end; r++) out[r] = float(long_sum(x + r * n, n));
+            const ptrdiff_t at = t * group, left = rows - at;
+            short_rows(out + at, x + at * n, left < group ? left : group, n, side_by_side);
         });
         return;
     }
-    Scratch<double> sums(parts);
+    const ptrdiff_t parts = n ? (n + PART - 1) / PART : 1;
+    Scratch<double> sums(rows * parts);
+    parallel_for(rows * parts, [&](ptrdiff_t t) {
+        const ptrdiff_t at = t % parts * PART, size = n - at < PART ? n - at : PART;
+        const float* from = x + t / parts * n + at;
+        double pieces[8] = {};
+        if (side_by_side && size == PART)
+            sums_of<8>(pieces, from, PIECE, PIECE);
+        else
+            pieces[0] = sum_of(from, size);
+        double total = 0.0;
+        for (double piece : pieces) total += piece;
+        sums.get()[t] = total;
+    });
     for (ptrdiff_t r = 0; r < rows; r++) {
-        parallel_for(parts, [&](ptrdiff_t t) {
-            const ptrdiff_t at = t * PART;
-            sums.get()[t] = long_sum(x + r * n + at, n - at < PART ? n - at : PART);
-        });
-        double total = 0;
-        for (ptrdiff_t t = 0; t < parts; t++) total += sums.get()[t];
+        double total = 0.0;
+        for (ptrdiff_t t = 0; t < parts; t++) total += sums.get()[r * parts + t];
         out[r] = float(total);
     }
 }
