@@ -29,7 +29,7 @@ ALWAYS_INLINE vf with_sign_of(vf magnitude, vf sign) {
     return from_bits(bits(magnitude) | (bits(sign) & std::int32_t(0x80000000)));
 }
 ALWAYS_INLINE vf select(vi mask, vf a, vf b) {
-    return from_bits((bits(a) & mask) | (bits(b) & ~mask));
+    return mask ? a : b;
 }
 
 // Nearest integer, for |x| < 2^22.
@@ -115,11 +115,9 @@ ALWAYS_INLINE vf tanh(vf x) {
     return select(a < 0.625f, near, far);
 }
 
-// 1 / (1 + e^-x), without overflow on the way.
+// 1 / (1 + e^-x); 0 where e^-x is out of range.
 ALWAYS_INLINE vf sigmoid(vf x) {
-    const vf e = exp(-abs(x));
-    const vf low = e / (1.0f + e);
-    return select(x < 0.0f, low, 1.0f / (1.0f + e));
+    return 1.0f / (1.0f + exp(-x));
 }
 
 // erf x: x + x p(x^2) near 0, else 1 - exp(-t - t q(t)).
