@@ -61,6 +61,17 @@ class Plain {
     PyArrayObject* a_;
 };
 
+// The gradient that all elements share (every step 0, as that of a sum), or null.
+inline const float* shared(PyObject* g) {
+    if (!PyArray_CheckExact(g)) return nullptr;
+    PyArrayObject* a = reinterpret_cast<PyArrayObject*>(g);
+    if (PyArray_TYPE(a) != NPY_FLOAT || !PyArray_ISBEHAVED_RO(a) || !PyArray_NDIM(a))
+        return nullptr;
+    for (int i = 0; i < PyArray_NDIM(a); i++)
+        if (PyArray_STRIDE(a, i) && PyArray_DIM(a, i) != 1) return nullptr;
+    return static_cast<const float*>(PyArray_DATA(a));
+}
+
 inline std::ptrdiff_t step(PyArrayObject* a, int axis) {
     return PyArray_DIM(a, axis) == 1 ? 0 : PyArray_STRIDE(a, axis) / PyArray_ITEMSIZE(a);
 }

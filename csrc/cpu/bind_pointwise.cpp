@@ -24,17 +24,6 @@ PyObject* unary(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObje
     return x ? unary_on<Kernel>(x) : hand_on(below, args, count, names);
 }
 
-// The gradient that all elements share (every step 0, as that of a sum), or null.
-const float* shared(PyObject* g) {
-    if (!PyArray_CheckExact(g)) return nullptr;
-    PyArrayObject* a = reinterpret_cast<PyArrayObject*>(g);
-    if (PyArray_TYPE(a) != NPY_FLOAT || !PyArray_ISBEHAVED_RO(a) || !PyArray_NDIM(a))
-        return nullptr;
-    for (int i = 0; i < PyArray_NDIM(a); i++)
-        if (PyArray_STRIDE(a, i) && PyArray_DIM(a, i) != 1) return nullptr;
-    return data<const float>(a);
-}
-
 template <auto Kernel>
 PyObject* backward_on(PyObject* grad, PyArrayObject* x, PyObject* below, PyObject* const* args,
                       Py_ssize_t count) {

@@ -1,4 +1,6 @@
 // Bindings of softmax, its kin, and the normalisations.
+#include <vector>
+
 #include "arrays.h"
 #include "kernels.h"
 
@@ -13,6 +15,29 @@ bool last_axis(PyArrayObject* x, PyObject* axis) {
     const long at = PyLong_AsLong(axis);
     return at == -1 || at == dims - 1;
 }
+
+// A gradient in rows of `width`, `row` apart: in C order, or one row where its elements are all one
+// (that of a sum). Empty if a kernel cannot take it.
+class Gradient {
+  public:
+    Gradient(PyObject* g, PyArrayObject* like, npy_intp width)
+        : one_(shared(g)), plain_(one_ ? Py_None : g) {
+        fits_ = one_ ? same_shape(reinterpret_cast<PyArrayObject*>(g), like)
+                     : plain_ && same_shape(plain_, like);
+        if (one_ && fits_) repeated_.assign(std::size_t(width), *one_);
+        row_ = one_ ? 0 : width;
+    }
+    explicit operator bool() const { return fits_; }
+    const float* get() const { return one_ ? repeated_.data() : data<const float>(plain_); }
+    std::ptrdiff_t row() const { return row_; }
+
+  private:
+    const float* one_;
+    Plain plain_;
+    std::vector<float> repeated_;
+    std::ptrdiff_t row_;
+    bool fits_;
+};
 
 // f(x, axis)
 template <auto Kernel>
@@ -32,14 +57,15 @@ PyObject* rows(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObjec
 template <auto Kernel>
 PyObject* rows_backward(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObject* names) {
     if (count != 3 || names) return hand_on(below, args, count, names);
-    const Plain g(args[0]), out(args[1]);
-    if (!g || !out || !same_shape(g, out) || !last_axis(out, args[2]))
-        return hand_on(below, args, count, names);
+    const Plain out(args[1]);
+    if (!out || !last_axis(out, args[2])) return hand_on(below, args, count, names);
+    const npy_intp width = PyArray_DIM(out, PyArray_NDIM(out) - 1), n = PyArray_SIZE(out);
+    const Gradient g(args[0], out, width);
+    if (!g) return hand_on(below, args, count, names);
     PyArrayObject* dx = new_like(out);
     if (!dx) return nullptr;
-    const npy_intp width = PyArray_DIM(out, PyArray_NDIM(out) - 1), n = PyArray_SIZE(out);
     Unlocked unlocked(WORK * double(n));
-    (kernels().*Kernel)(data<float>(dx), data<float>(g), data<float>(out), n / width, width);
+    (kernels().*Kernel)(data<float>(dx), g.get(), g.row(), data<float>(out), n / width, width);
     return reinterpret_cast<PyObject*>(dx);
 }
 
@@ -177,12 +203,13 @@ PyObject* norm_backward(PyObject* below, PyObject* const* args, Py_ssize_t count
     Normalised s;
     NormBackward a{};
     if (count != (CENTERED ? 6 : 5) || names) return hand_on(below, args, count, names);
-    const Plain g(args[0]), x(args[1]);
-    if (!g || !normalised(x, args[2], s) || !same_shape(g, s.x) ||
-        !parameter(args[3], s.width, a.weight) ||
+    const Plain x(args[1]);
+    if (!normalised(x, args[2], s) || !parameter(args[3], s.width, a.weight) ||
         (CENTERED && !statistic(args[4], s.rows, a.mean)) ||
         !statistic(args[CENTERED ? 5 : 4], s.rows, a.rstd))
         return hand_on(below, args, count, names);
+    const Gradient g(args[0], x, s.width);
+    if (!g) return hand_on(below, args, count, names);
     PyArrayObject* dx = new_like(s.x);
     const int dims = PyArray_NDIM(s.x) - s.lead;
     const npy_intp* shape = PyArray_DIMS(s.x) + s.lead;
@@ -193,7 +220,8 @@ PyObject* norm_backward(PyObject* below, PyObject* const* args, Py_ssize_t count
         a.dx = data<float>(dx);
         a.dweight = a.weight ? data<float>(dweight) : nullptr;
         a.dbias = CENTERED ? data<float>(dbias) : nullptr;
-        a.g = data<float>(g);
+        a.g = g.get();
+        a.g_row = g.row();
         a.x = data<float>(s.x);
         a.rows = s.rows;
         a.width = s.width;

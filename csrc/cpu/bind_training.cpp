@@ -313,7 +313,10 @@ PyObject* grad_scale(PyObject* below, PyObject* const* args, Py_ssize_t count, P
 PyObject* embedding_backward(PyObject* below, PyObject* const* args, Py_ssize_t count,
                              PyObject* names) {
     if (count != 4 || names) return hand_on(below, args, count, names);
-    const Plain g(args[0]);
+    // a gradient whose elements are all one is one row
+    const float* one = shared(args[0]);
+    const Plain plain(one ? Py_None : args[0]);
+    PyArrayObject* g = one ? reinterpret_cast<PyArrayObject*>(args[0]) : plain;
     PyArrayObject* index;
     if (!g || PyArray_NDIM(g) < 1 || !PyLong_CheckExact(args[2]) ||
         (args[3] != Py_None && !PyLong_CheckExact(args[3])))
@@ -330,10 +333,13 @@ PyObject* embedding_backward(PyObject* below, PyObject* const* args, Py_ssize_t 
     if (padding < 0 && args[3] != Py_None) padding += shape[0];
     PyArrayObject* out = new_array(2, shape, NPY_FLOAT);
     if (out) {
-        Unlocked unlocked(double(PyArray_SIZE(out)) + double(PyArray_SIZE(g)));
-        kernels().embedding_backward_f32(data<float>(out), data<float>(g),
-                                         data<std::int64_t>(index), PyArray_SIZE(index), shape[0],
-                                         width, padding);
+        const std::vector<float> row(std::size_t(one ? width : 0), one ? *one : 0.0f);
+        const bool done = run_kernel(double(PyArray_SIZE(out)) + double(PyArray_SIZE(g)), [&] {
+            kernels().embedding_backward_f32(data<float>(out), one ? row.data() : data<float>(g),
+                                             one ? 0 : width, data<std::int64_t>(index),
+                                             PyArray_SIZE(index), shape[0], width, padding);
+        });
+        if (!done) Py_CLEAR(out);
     }
     Py_DECREF(index);
     return reinterpret_cast<PyObject*>(out);

@@ -12,11 +12,11 @@
 #include "optim.h"
 
 // Arguments of layer_norm_backward and, with a null mean, of rms_norm_backward. weight, dweight and
-// dbias may be null. dx (rows, width) may be g or x.
+// dbias may be null. dx (rows, width) may be g or x; the rows of g are g_row apart, which may be 0.
 struct NormBackward {
     float *dx, *dweight, *dbias;
     const float *g, *x, *weight, *mean, *rstd;
-    std::ptrdiff_t rows, width;
+    std::ptrdiff_t rows, width, g_row;
 };
 
 // out[i] = f(in[i]); out may be an input.
@@ -25,10 +25,10 @@ using Binary = void(float* out, const float* a, const float* b, std::ptrdiff_t n
 // g f'(in[i]); the gradient g has step 1, or 0 where it is one for all.
 using Slope = void(float* out, const float* g, std::ptrdiff_t g_step, const float* in,
                    std::ptrdiff_t n);
-// The same, of rows; softmax and its kin.
+// The same, of rows; softmax and its kin. The rows of g are g_row apart, which may be 0.
 using Rows = void(float* out, const float* in, std::ptrdiff_t rows, std::ptrdiff_t width);
-using RowsBackward = void(float* dx, const float* g, const float* out, std::ptrdiff_t rows,
-                          std::ptrdiff_t width);
+using RowsBackward = void(float* dx, const float* g, std::ptrdiff_t g_row, const float* out,
+                          std::ptrdiff_t rows, std::ptrdiff_t width);
 
 // Every kernel once: declarations, table and initialiser are made from this list.
 #define KERNELS(K)                                                                                \
@@ -88,8 +88,9 @@ using RowsBackward = void(float* dx, const float* g, const float* out, std::ptrd
     K(bernoulli, void(unsigned char* out, std::ptrdiff_t n, std::uint64_t limit,                  \
                       std::uint64_t seed, std::uint64_t offset))                                  \
     K(embedding_backward_f32,                                                                     \
-      void(float* out, const float* g, const std::int64_t* index, std::ptrdiff_t count,           \
-           std::ptrdiff_t rows, std::ptrdiff_t width, std::ptrdiff_t padding))
+      void(float* out, const float* g, std::ptrdiff_t g_row, const std::int64_t* index,           \
+           std::ptrdiff_t count, std::ptrdiff_t rows, std::ptrdiff_t width,                       \
+           std::ptrdiff_t padding))
 
 template <typename Signature>
 using Pointer = Signature*;

@@ -3,7 +3,9 @@
 // Contract: kernels.h and minidl/backends/reference/norm.py. Sums run in a fixed order; those over
 // rows, for the weight and the bias, over a number of row groups that depends on the sizes alone.
 //
-// Algorithm: a row stays in the first level cache for its passes: mean, variance about it, result.
+// Algorithm: a row stays in the first level cache for its passes: mean, variance about it, result;
+// sums have four accumulators. Four rows side by side, which load weights once, take 0.10 us a row
+// of 768 in cache, not 0.16, but break the order in which memory is read: from there 0.3, not 0.2.
 // Limits: memory; forward reads and writes once, backward reads x and g and writes dx.
 #include "kernels.h"
 #include "math.h"
@@ -26,21 +28,21 @@ void backward_rows(const NormBackward& a, ptrdiff_t from, ptrdiff_t to, float* d
                    float* dbias) {
     const ptrdiff_t width = a.width;
     for (ptrdiff_t r = from; r < to; r++) {
-        const float *g = a.g + r * width, *x = a.x + r * width;
+        const float *g = a.g + r * a.g_row, *x = a.x + r * width;
         float* dx = a.dx + r * width;
         const float rate = a.rstd[r], center = a.mean ? a.mean[r] : 0.0f;
-        vf products{}, sums{};
-        for_row(width, [&](ptrdiff_t i, int n) {
+        vf products[4] = {}, sums[4] = {};
+        for_row_by_fours(width, [&](ptrdiff_t i, int n, int k) INLINED {
             const vf gi = get(g + i, n), xhat = first((get(x + i, n) - center) * rate, n);
             const vf gw = a.weight ? gi * get(a.weight + i, n) : gi;
-            products += gw * xhat;
-            sums += gw;
+            products[k] += gw * xhat;
+            sums[k] += gw;
             if (dweight) put(dweight + i, get(dweight + i, n) + gi * xhat, n);
             if (dbias) put(dbias + i, get(dbias + i, n) + gi, n);
         });
-        const float slope = reduce_add<float>(products) / float(width);
-        const float shift = a.mean ? reduce_add<float>(sums) / float(width) : 0.0f;
-        for_row(width, [&](ptrdiff_t i, int n) {
+        const float slope = joined(products) / float(width);
+        const float shift = a.mean ? joined(sums) / float(width) : 0.0f;
+        for_row(width, [&](ptrdiff_t i, int n) INLINED {
             const vf gi = get(g + i, n), xhat = (get(x + i, n) - center) * rate;
             const vf gw = a.weight ? gi * get(a.weight + i, n) : gi;
             put(dx + i, (gw - xhat * slope - shift) * rate, n);
@@ -55,20 +57,21 @@ void layer_norm_f32(float* out, float* mean, float* rstd, const float* x, const 
     for_rows(rows, width, [&](ptrdiff_t r) {
         const float* row = x + r * width;
         float* to = out + r * width;
-        vf sum{};
-        for_row(width, [&](ptrdiff_t i, int n) { sum += get(row + i, n); });
-        const float near = reduce_add<float>(sum) / float(width);
+        vf sums[4] = {};
+        for_row_by_fours(width,
+                         [&](ptrdiff_t i, int n, int k) INLINED { sums[k] += get(row + i, n); });
+        const float near = joined(sums) / float(width);
         // the mean again from the deviations: equal elements must give zeros, however small eps is
-        vf rests{}, squares{};
-        for_row(width, [&](ptrdiff_t i, int n) {
+        vf rests[4] = {}, squares[4] = {};
+        for_row_by_fours(width, [&](ptrdiff_t i, int n, int k) INLINED {
             const vf d = first(get(row + i, n) - near, n);
-            rests += d;
-            squares += d * d;
+            rests[k] += d;
+            squares[k] += d * d;
         });
-        const float rest = reduce_add<float>(rests) / float(width), center = near + rest;
+        const float rest = joined(rests) / float(width), center = near + rest;
         const float rate =
-            1.0f / __builtin_sqrtf(reduce_add<float>(squares) / float(width) - rest * rest + eps);
-        for_row(width, [&](ptrdiff_t i, int n) {
+            1.0f / __builtin_sqrtf(joined(squares) / float(width) - rest * rest + eps);
+        for_row(width, [&](ptrdiff_t i, int n) INLINED {
             vf y = (get(row + i, n) - center) * rate;
             if (weight) y *= get(weight + i, n);
             if (bias) y += get(bias + i, n);
@@ -84,13 +87,13 @@ void rms_norm_f32(float* out, float* rstd, const float* x, const float* weight, 
     for_rows(rows, width, [&](ptrdiff_t r) {
         const float* row = x + r * width;
         float* to = out + r * width;
-        vf squares{};
-        for_row(width, [&](ptrdiff_t i, int n) {
+        vf squares[4] = {};
+        for_row_by_fours(width, [&](ptrdiff_t i, int n, int k) INLINED {
             const vf y = get(row + i, n);
-            squares += y * y;
+            squares[k] += y * y;
         });
-        const float rate = 1.0f / __builtin_sqrtf(reduce_add<float>(squares) / float(width) + eps);
-        for_row(width, [&](ptrdiff_t i, int n) {
+        const float rate = 1.0f / __builtin_sqrtf(joined(squares) / float(width) + eps);
+        for_row(width, [&](ptrdiff_t i, int n) INLINED {
             vf y = get(row + i, n) * rate;
             if (weight) y *= get(weight + i, n);
             put(to + i, y, n);

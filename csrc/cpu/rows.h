@@ -16,6 +16,24 @@ ALWAYS_INLINE void for_row(std::ptrdiff_t width, const F& f) {
     if (at < width) f(at, int(width - at));
 }
 
+// f(at, n, k) likewise, with k = 0, 1, 2, 3, 0 ...: of four sums, the one to add to.
+template <typename F>
+ALWAYS_INLINE void for_row_by_fours(std::ptrdiff_t width, const F& f) {
+    constexpr int L = lanes<float>;
+    std::ptrdiff_t at = 0;
+    for (; at + 4 * L <= width; at += 4 * L) {
+        f(at, L, 0);
+        f(at + L, L, 1);
+        f(at + 2 * L, L, 2);
+        f(at + 3 * L, L, 3);
+    }
+    for (; at + L <= width; at += L) f(at, L, 0);
+    if (at < width) f(at, int(width - at), 1);
+}
+ALWAYS_INLINE float joined(const vf (&sums)[4]) {
+    return reduce_add<float>((sums[0] + sums[2]) + (sums[1] + sums[3]));
+}
+
 ALWAYS_INLINE vf get(const float* p, int n) {
     return n == lanes<float> ? load(p) : load_part(p, n);
 }

@@ -184,14 +184,14 @@ void row_kernels() {
             Floats soft(x.size()), logs(x.size()), back(x.size());
             k.softmax_f32(soft.data(), x.data(), rows, width);
             k.log_softmax_f32(logs.data(), x.data(), rows, width);
-            k.softmax_backward_f32(back.data(), g.data(), soft.data(), rows, width);
+            k.softmax_backward_f32(back.data(), g.data(), width, soft.data(), rows, width);
             Floats out(x.size()), mean(std::size_t(rows), 0.0f), rstd(mean), dx(x.size());
             const Floats weight = normal(width), bias = normal(width);
             Floats dweight(std::size_t(width), 0.0f), dbias(dweight);
             k.layer_norm_f32(out.data(), mean.data(), rstd.data(), x.data(), weight.data(),
                              bias.data(), 1e-5f, rows, width);
             k.norm_backward_f32({dx.data(), dweight.data(), dbias.data(), g.data(), x.data(),
-                                 weight.data(), mean.data(), rstd.data(), rows, width});
+                                 weight.data(), mean.data(), rstd.data(), rows, width, width});
             std::vector<double> wanted(std::size_t(width), 0.0);
             for (ptrdiff_t r = 0; r < rows; r++) {
                 const float* row = x.data() + r * width;
@@ -318,7 +318,7 @@ void training() {
     const Floats rows_of = normal(6 * 19);
     const std::int64_t index[] = {4, 0, 4, 7, 2, 0};
     Floats table(9 * 19, 7.0f);
-    k.embedding_backward_f32(table.data(), rows_of.data(), index, 6, 9, 19, 2);
+    k.embedding_backward_f32(table.data(), rows_of.data(), 19, index, 6, 9, 19, 2);
     for (int r = 0; r < 9; r++)
         for (int j = 0; j < 19; j++) {
             double sum = 0;

@@ -19,6 +19,8 @@
 #endif
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
+// of a lambda, behind its parameters
+#define INLINED __attribute__((always_inline))
 
 namespace KERNEL_ISA {
 
@@ -145,6 +147,25 @@ ALWAYS_INLINE V min(V a, V b) {
     return a < b ? a : b;
 }
 #endif
+
+// A store past the caches, to an address that is a multiple of WIDTH; whoever streams calls
+// stream_end before another thread may look.
+ALWAYS_INLINE void stream(float* p, vec<float> v) {
+#if defined(__AVX512F__)
+    _mm512_stream_ps(p, v);
+#elif defined(__AVX2__)
+    _mm256_stream_ps(p, v);
+#elif defined(__x86_64__)
+    _mm_stream_ps(p, v);
+#else
+    store(p, v);
+#endif
+}
+ALWAYS_INLINE void stream_end() {
+#if defined(__x86_64__)
+    _mm_sfence();
+#endif
+}
 
 // Lane i of the result is lane i ^ D.
 template <int D, typename V, int... I>

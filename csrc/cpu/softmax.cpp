@@ -56,17 +56,18 @@ void log_softmax_row(float* out, const float* x, ptrdiff_t width) {
 }
 
 void softmax_backward_row(float* dx, const float* g, const float* out, ptrdiff_t width) {
-    vf sum{};
-    for_row(width, [&](ptrdiff_t i, int n) { sum += get(g + i, n) * get(out + i, n); });
-    const float dot = reduce_add<float>(sum);
+    vf sums[4] = {};
+    for_row_by_fours(width, [&](ptrdiff_t i, int n, int k)
+                                INLINED { sums[k] += get(g + i, n) * get(out + i, n); });
+    const float dot = joined(sums);
     for_row(width,
             [&](ptrdiff_t i, int n) { put(dx + i, (get(g + i, n) - dot) * get(out + i, n), n); });
 }
 
 void log_softmax_backward_row(float* dx, const float* g, const float* out, ptrdiff_t width) {
-    vf sum{};
-    for_row(width, [&](ptrdiff_t i, int n) { sum += get(g + i, n); });
-    const float total = reduce_add<float>(sum);
+    vf sums[4] = {};
+    for_row_by_fours(width, [&](ptrdiff_t i, int n, int k) INLINED { sums[k] += get(g + i, n); });
+    const float total = joined(sums);
     for_row(width, [&](ptrdiff_t i, int n) {
         put(dx + i, get(g + i, n) - exp(get(out + i, n)) * total, n);
     });
@@ -81,16 +82,16 @@ void log_softmax_f32(float* out, const float* x, ptrdiff_t rows, ptrdiff_t width
     for_rows(rows, width,
              [&](ptrdiff_t r) { log_softmax_row(out + r * width, x + r * width, width); });
 }
-void softmax_backward_f32(float* dx, const float* g, const float* out, ptrdiff_t rows,
-                          ptrdiff_t width) {
+void softmax_backward_f32(float* dx, const float* g, ptrdiff_t g_row, const float* out,
+                          ptrdiff_t rows, ptrdiff_t width) {
     for_rows(rows, width, [&](ptrdiff_t r) {
-        softmax_backward_row(dx + r * width, g + r * width, out + r * width, width);
+        softmax_backward_row(dx + r * width, g + r * g_row, out + r * width, width);
     });
 }
-void log_softmax_backward_f32(float* dx, const float* g, const float* out, ptrdiff_t rows,
-                              ptrdiff_t width) {
+void log_softmax_backward_f32(float* dx, const float* g, ptrdiff_t g_row, const float* out,
+                              ptrdiff_t rows, ptrdiff_t width) {
     for_rows(rows, width, [&](ptrdiff_t r) {
-        log_softmax_backward_row(dx + r * width, g + r * width, out + r * width, width);
+        log_softmax_backward_row(dx + r * width, g + r * g_row, out + r * width, width);
     });
 }
 
