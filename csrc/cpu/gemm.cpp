@@ -25,19 +25,12 @@ constexpr ptrdiff_t SLIVER_BYTES = 256 << 10;  // of the second level cache
 #else
 constexpr ptrdiff_t SLIVER_BYTES = 16 << 10;  // of the first
 #endif
-constexpr ptrdiff_t BLOCK_A_BYTES = 768 << 10;  // of the second level cache
+constexpr ptrdiff_t BLOCK_A_BYTES = 512 << 10;  // of the second level cache
 constexpr ptrdiff_t PANEL_BYTES = 8 << 20;      // of the last level cache
+constexpr ptrdiff_t DIRECT_BYTES = 512 << 10;   // B up to this size is read in place by any rows
 constexpr ptrdiff_t FEW_ROWS = 24;              // so few that packing B would not pay
-
-constexpr ptrdiff_t up(ptrdiff_t n, ptrdiff_t step) {
-    return (n + step - 1) / step;
-}
-
-// Parts of `total` in units of `unit`, at most `limit` long and as equal as can be.
-ptrdiff_t even(ptrdiff_t total, ptrdiff_t limit, ptrdiff_t unit) {
-    if (total <= limit) return total;
-    return up(up(total, up(total, limit)), unit) * unit;
-}
+constexpr ptrdiff_t TASKS = 16;                 // enough to be dealt out evenly
+constexpr ptrdiff_t TASK_ROWS = 48;             // of which a task has no fewer
 
 // Operations below which a second thread costs more than it brings.
 constexpr ptrdiff_t SERIAL = ptrdiff_t(64) * 64 * 64;
@@ -46,46 +39,80 @@ constexpr ptrdiff_t SERIAL = ptrdiff_t(64) * 64 * 64;
 // with the number of such sums, not with their product.
 constexpr ptrdiff_t CHAIN = 1024;
 
-// B up to this size, half of a second level cache, is read in place by any number of rows.
-constexpr ptrdiff_t DIRECT_BYTES = 512 << 10;
+constexpr ptrdiff_t up(ptrdiff_t n, ptrdiff_t step) {
+    return (n + step - 1) / step;
+}
+
+constexpr ptrdiff_t least(ptrdiff_t a, ptrdiff_t b) {
+    return a < b ? a : b;
+}
+
+constexpr ptrdiff_t most(ptrdiff_t a, ptrdiff_t b) {
+    return a < b ? b : a;
+}
+
+// Parts of `total` in units of `unit`, at most `limit` long and as equal as can be.
+ptrdiff_t even(ptrdiff_t total, ptrdiff_t limit, ptrdiff_t unit) {
+    if (total <= limit) return total;
+    return up(up(total, up(total, limit)), unit) * unit;
+}
+
+template <typename T>
+void product(const GemmCall<T>& g);
+
+// ---------------------------------------------------------------- B in place
 
 template <typename T>
 void direct(const GemmCall<T>& g) {
-    // the column blocks are the tasks: each reads its part of B once
-    const ptrdiff_t slivers = up(g.n, SLIVER<T>);
-    const auto body = [&](ptrdiff_t s) {
-        const ptrdiff_t j = s * SLIVER<T>;
-        const int n = int(g.n - j < SLIVER<T> ? g.n - j : SLIVER<T>);
+    // A large B has few rows of A: it is read once, in strips of rows that are as long as a page,
+    // because columns of slivers would leave every page after a few lines.
+    const bool large = g.k * g.n * ptrdiff_t(sizeof(T)) > DIRECT_BYTES;
+    const ptrdiff_t strip = !large ? CHAIN : g.m <= 4 ? 8 : 16;
+    const ptrdiff_t width = large ? 4096 / ptrdiff_t(sizeof(T)) : SLIVER<T>;
+    const ptrdiff_t blocks = up(g.n, width);
+    const ptrdiff_t rows = even(g.m, most(TASK_ROWS, g.m * blocks / TASKS), 24);
+    const auto body = [&](ptrdiff_t task) {
+        const ptrdiff_t i = task / blocks * rows, m = least(rows, g.m - i);
+        const ptrdiff_t from = task % blocks * width, to = least(from + width, g.n);
         ptrdiff_t k0 = 0;
         do {  // also where k is 0: C is still to be written
-            const ptrdiff_t k = g.k - k0 < CHAIN ? g.k - k0 : CHAIN;
-            sliver_product(g.m, n, k, g.a + k0 * g.a_col, g.a_row, g.a_col, g.b + k0 * g.b_row + j,
-                           g.b_row, false, g.c + j, g.c_row, g.bias && !k0 ? g.bias + j : nullptr,
-                           g.accumulate || k0 > 0);
-            k0 += CHAIN;
+            const ptrdiff_t k = least(strip, g.k - k0);
+            for (ptrdiff_t j = from; j < to; j += SLIVER<T>)
+                sliver_product(
+                    m, int(least(SLIVER<T>, to - j)), k, g.a + i * g.a_row + k0 * g.a_col, g.a_row,
+                    g.a_col, g.b + k0 * g.b_row + j, g.b_row, false, g.c + i * g.c_row + j, g.c_row,
+                    g.bias && !k0 ? g.bias + j : nullptr, g.accumulate || k0 > 0);
+            k0 += strip;
         } while (k0 < g.k);
     };
+    const ptrdiff_t tasks = blocks * up(g.m, rows);
     if (g.m * g.n * g.k < SERIAL)
-        for (ptrdiff_t s = 0; s < slivers; s++) body(s);
+        for (ptrdiff_t task = 0; task < tasks; task++) body(task);
     else
-        parallel_for(slivers, body);
+        parallel_for(tasks, body);
 }
+
+// ---------------------------------------------------------------- dot products
 
 // A few rows against contiguous columns, as in a linear layer for a small batch.
 template <typename T>
 void dot_products(const GemmCall<T>& g) {
     const ptrdiff_t block = g.m * g.n * g.k < SERIAL ? g.n : 64;
+    const ptrdiff_t chain = CHAIN * lanes<T>;
     parallel_for(up(g.n, block), [&](ptrdiff_t task) {
-        const ptrdiff_t j = task * block, n = g.n - j < block ? g.n - j : block;
+        const ptrdiff_t j = task * block, n = least(block, g.n - j);
+        const T* b = g.b + j * g.b_col;
+        T* c = g.c + j;
+        if (!g.accumulate && !g.bias && g.k <= chain)
+            return dot_product(g.m, n, g.k, g.a, g.a_row, b, g.b_col, c, g.c_row);
         Scratch<T> sums(g.m * n);
-        for (ptrdiff_t k0 = 0; k0 < g.k; k0 += CHAIN * lanes<T>) {
-            const ptrdiff_t k = g.k - k0 < CHAIN * lanes<T> ? g.k - k0 : CHAIN * lanes<T>;
-            dot_product(g.m, n, k, g.a + k0, g.a_row, g.b + k0 + j * g.b_col, g.b_col, sums.get(),
-                        n);
+        for (ptrdiff_t k0 = 0; k0 < g.k; k0 += chain) {
+            dot_product(g.m, n, least(chain, g.k - k0), g.a + k0, g.a_row, b + k0, g.b_col,
+                        sums.get(), n);
             for (ptrdiff_t i = 0; i < g.m; i++)
                 for (ptrdiff_t p = 0; p < n; p++) {
                     T value = sums.get()[i * n + p];
-                    T& to = g.c[i * g.c_row + j + p];
+                    T& to = c[i * g.c_row + p];
                     if (g.accumulate || k0) value += to;
                     if (g.bias && !k0) value += g.bias[j + p];
                     to = value;
@@ -94,58 +121,107 @@ void dot_products(const GemmCall<T>& g) {
     });
 }
 
+// The last columns of C where they are too few to fill a vector: their transpose, whose rows are
+// dot products, or whole vectors if A is transposed.
+template <typename T>
+void last_columns(const GemmCall<T>& g, ptrdiff_t count) {
+    const ptrdiff_t j = g.n - count;
+    Scratch<T> columns(count * g.k), sums(count * g.m);
+    for (ptrdiff_t q = 0; q < count; q++)
+        for (ptrdiff_t p = 0; p < g.k; p++)
+            columns.get()[q * g.k + p] = g.b[p * g.b_row + (j + q) * g.b_col];
+    product(GemmCall<T>{count, g.m, g.k, columns.get(), g.k, 1, g.a, g.a_col, g.a_row, sums.get(),
+                        g.m, nullptr, false});
+    for (ptrdiff_t i = 0; i < g.m; i++)
+        for (ptrdiff_t q = 0; q < count; q++) {
+            T value = sums.get()[q * g.m + i];
+            T& to = g.c[i * g.c_row + j + q];
+            if (g.accumulate) value += to;
+            if (g.bias) value += g.bias[j + q];
+            to = value;
+        }
+}
+
+// ---------------------------------------------------------------- B packed
+
 template <typename T>
 void blocked(const GemmCall<T>& g) {
-    constexpr ptrdiff_t S = SLIVER<T>, size = sizeof(T);
+    constexpr ptrdiff_t S = SLIVER<T>, L = lanes<T>, size = sizeof(T);
     const ptrdiff_t kc = even(g.k, SLIVER_BYTES / (S * size), 8);
     const ptrdiff_t nc = even(g.n, PANEL_BYTES / (kc * size) / S * S, S);
-    const ptrdiff_t mc = even(g.m, BLOCK_A_BYTES / (kc * size), 24);
-    Scratch<T> panel(kc * up(nc < g.n ? nc : g.n, S) * S);
+    // rows of a task: a block of A, or fewer where few columns leave too few tasks
+    const ptrdiff_t share = up(g.m, up(TASKS, up(least(nc, g.n), S)));
+    const ptrdiff_t rows =
+        even(g.m, least(BLOCK_A_BYTES / (kc * size), most(TASK_ROWS, share)), 24);
+    // A transposed whose rows are whole pages: they share the sets of the caches, so A is copied,
+    // into rows that a vector more keeps out of each other's sets, where many slivers pass over it.
+    const bool copies = g.a_col != 1 && g.a_col * size % 4096 == 0 && g.n > 4 * S;
+    const ptrdiff_t a_wide = up(kc, L) * L + L;
+    const ptrdiff_t mc = copies ? even(g.m, PANEL_BYTES / (a_wide * size), rows) : g.m;
+    const ptrdiff_t panel_size = kc * up(least(nc, g.n), S) * S;
+    Scratch<T> memory(panel_size + (copies ? least(mc, g.m) * a_wide : 0));
+    T *panel = memory.get(), *block = panel + panel_size;
     for (ptrdiff_t n0 = 0; n0 < g.n; n0 += nc) {
-        const ptrdiff_t columns = g.n - n0 < nc ? g.n - n0 : nc;
-        const ptrdiff_t slivers = up(columns, S);
+        const ptrdiff_t columns = least(nc, g.n - n0), slivers = up(columns, S);
+        const auto width = [&](ptrdiff_t s) { return int(least(S, columns - s * S)); };
+        const auto wide = [&](ptrdiff_t s) { return int(up(width(s), L) * L); };
         for (ptrdiff_t k0 = 0; k0 < g.k; k0 += kc) {
-            const ptrdiff_t inner = g.k - k0 < kc ? g.k - k0 : kc;
-            const auto width = [&](ptrdiff_t s) {
-                return int(columns - s * S < S ? columns - s * S : S);
-            };
-            parallel_for(slivers, [&](ptrdiff_t s) {
-                const int n = width(s), wide = int(up(n, lanes<T>)) * lanes<T>;
-                pack(inner, n, wide, g.b + k0 * g.b_row + (n0 + s * S) * g.b_col, g.b_row, g.b_col,
-                     panel.get() + s * S * inner);
-            });
-            const ptrdiff_t blocks = up(g.m, mc);
-            // slivers of one row block are dealt out in groups when there are few row blocks
-            const ptrdiff_t groups =
-                blocks >= 8 ? 1 : (slivers < 8 / blocks ? slivers : 8 / blocks);
-            parallel_for(blocks * groups, [&](ptrdiff_t task) {
-                const ptrdiff_t i = task / groups * mc, part = task % groups;
-                const ptrdiff_t rows = g.m - i < mc ? g.m - i : mc;
-                const ptrdiff_t last = slivers * (part + 1) / groups;
-                for (ptrdiff_t s = slivers * part / groups; s < last; s++) {
-                    const int n = width(s), wide = int(up(n, lanes<T>)) * lanes<T>;
-                    const ptrdiff_t j = n0 + s * S;
-                    sliver_product(rows, n, inner, g.a + i * g.a_row + k0 * g.a_col, g.a_row,
-                                   g.a_col, panel.get() + s * S * inner, wide, true,
-                                   g.c + i * g.c_row + j, g.c_row,
-                                   g.bias && !k0 ? g.bias + j : nullptr, g.accumulate || k0 > 0);
-                }
-            });
+            const ptrdiff_t inner = least(kc, g.k - k0);
+            for (ptrdiff_t m0 = 0; m0 < g.m; m0 += mc) {
+                const ptrdiff_t m = least(mc, g.m - m0), blocks = up(m, rows);
+                const T* a = g.a + m0 * g.a_row + k0 * g.a_col;
+                const ptrdiff_t packs = m0 ? 0 : slivers;
+                parallel_for(packs + (copies ? blocks : 0), [&](ptrdiff_t task) {
+                    const ptrdiff_t i = (task - packs) * rows;
+                    if (task < packs)
+                        pack(inner, width(task), wide(task),
+                             g.b + k0 * g.b_row + (n0 + task * S) * g.b_col, g.b_row, g.b_col,
+                             panel + task * S * inner);
+                    else
+                        pack(least(rows, m - i), int(inner), int(a_wide), a + i * g.a_row, g.a_row,
+                             g.a_col, block + i * a_wide);
+                });
+                const ptrdiff_t a_row = copies ? a_wide : g.a_row, a_col = copies ? 1 : g.a_col;
+                if (copies) a = block;
+                // slivers are dealt out in groups where there are few blocks of rows
+                const ptrdiff_t groups = least(slivers, up(TASKS, blocks));
+                parallel_for(blocks * groups, [&](ptrdiff_t task) {
+                    const ptrdiff_t i = task / groups * rows, part = task % groups;
+                    const ptrdiff_t last = slivers * (part + 1) / groups;
+                    for (ptrdiff_t s = slivers * part / groups; s < last; s++) {
+                        const ptrdiff_t j = n0 + s * S;
+                        sliver_product(
+                            least(rows, m - i), width(s), inner, a + i * a_row, a_row, a_col,
+                            panel + s * S * inner, wide(s), true, g.c + (m0 + i) * g.c_row + j,
+                            g.c_row, g.bias && !k0 ? g.bias + j : nullptr, g.accumulate || k0 > 0);
+                    }
+                });
+            }
         }
     }
 }
 
+// ---------------------------------------------------------------- choice
+
 template <typename T>
-void product(const GemmCall<T>& g) {
-    if (g.m <= 0 || g.n <= 0) return;
-    if (g.m <= 4 && g.a_col == 1 && g.b_row == 1 && g.b_col != 1 && g.k >= lanes<T>) {
-        dot_products(g);
-    } else if (!g.k || (g.b_col == 1 &&
-                        (g.m <= FEW_ROWS || g.k * g.n * ptrdiff_t(sizeof(T)) <= DIRECT_BYTES))) {
-        direct(g);
-    } else {
-        blocked(g);
+void product(const GemmCall<T>& given) {
+    if (given.m <= 0 || given.n <= 0) return;
+    GemmCall<T> g = given;
+    const ptrdiff_t left = g.n % lanes<T>;
+    if (left && left <= lanes<T> / 4 && g.m >= lanes<T> && g.m * g.k >= 1024) {
+        last_columns(g, left);
+        g.n -= left;
+        if (!g.n) return;
     }
+    const ptrdiff_t bytes = g.k * g.n * ptrdiff_t(sizeof(T));
+    const bool dots = g.a_col == 1 && g.b_row == 1 && g.b_col != 1 && g.k >= lanes<T>;
+    // the sums over the lanes of its vectors are what a dot product costs more
+    if (dots && (g.m <= 4 || (g.m <= FEW_ROWS && g.k >= 12 * g.m)))
+        dot_products(g);
+    else if (!g.k || (g.b_col == 1 && (g.m <= FEW_ROWS || bytes <= DIRECT_BYTES)))
+        direct(g);
+    else
+        blocked(g);
 }
 
 }  // namespace

@@ -24,6 +24,7 @@ constexpr int ROWS[] = {0, 12, 12, 8, 6};  // by vectors a row: registers hold r
 constexpr int ROWS[] = {0, 10, 6};
 #endif
 constexpr int ROWS_MAX = 12;
+constexpr ptrdiff_t LONG = 128;
 
 // ---------------------------------------------------------------- tile
 
@@ -32,6 +33,9 @@ template <typename T, int MR, int NV, bool PART>
 void tile(ptrdiff_t k, const T* a, ptrdiff_t a_row, ptrdiff_t a_col, const T* b, ptrdiff_t b_row,
           T* c, ptrdiff_t c_row, int part, const T* bias, bool accumulate) {
     constexpr int L = lanes<T>;
+    if (k >= LONG)  // C arrives while the sums are formed
+        for (int i = 0; i < MR; i++)
+            for (int j = 0; j < NV; j++) __builtin_prefetch(c + i * c_row + j * L, 1);
     vec<T> acc[MR][NV] = {};
     for (ptrdiff_t p = 0; p < k; p++, a += a_col, b += b_row) {
         vec<T> row[NV];
@@ -134,6 +138,22 @@ ALWAYS_INLINE void transpose_by(vec<T>* v) {
     }
 }
 
+// `to` (rows, L), of row step `width`, from the columns of b; what b lacks of L columns is 0.
+template <typename T>
+ALWAYS_INLINE void turn(const T* b, ptrdiff_t b_col, int rows, int columns, T* to, int width) {
+    constexpr int L = lanes<T>;
+    vec<T> v[L];
+#pragma GCC unroll 16
+    for (int i = 0; i < L; i++)
+        v[i] = i >= columns ? vec<T>{}
+               : rows == L  ? load(b + i * b_col)
+                            : load_part(b + i * b_col, rows);
+    transpose_by<T, L / 2>(v);
+#pragma GCC unroll 16
+    for (int i = 0; i < L; i++)
+        if (i < rows) store(to + i * width, v[i]);
+}
+
 }  // namespace
 
 template <typename T>
@@ -147,26 +167,42 @@ void pack(ptrdiff_t k, int n, int width, const T* b, ptrdiff_t b_row, ptrdiff_t 
         }
         return;
     }
-    ptrdiff_t p = 0;
-    if (b_row == 1) {
-        for (; p + L <= k; p += L)
-            for (int j = 0; j < width; j += L) {
-                vec<T> v[L];
-#pragma GCC unroll 16
-                for (int i = 0; i < L; i++)
-                    v[i] = j + i < n ? load(b + p + (j + i) * b_col) : vec<T>{};
-                transpose_by<T, L / 2>(v);
-#pragma GCC unroll 16
-                for (int i = 0; i < L; i++) store(to + (p + i) * width + j, v[i]);
+    if (b_row == 1 && k >= L) {
+        // down the columns, L of them at a time: so few streams are what processors prefetch
+        for (int j = 0; j < width; j += L) {
+            const int columns = n - j < L ? n - j : L;
+            for (ptrdiff_t p = 0; p < k; p += L) {
+                const T* from = b + p + j * b_col;
+                T* at = to + p * width + j;
+                if (p + L <= k && columns == L)
+                    turn(from, b_col, L, L, at, width);
+                else
+                    turn(from, b_col, k - p < L ? int(k - p) : L, columns, at, width);
             }
+        }
+        return;
     }
-    for (; p < k; p++)
+    for (ptrdiff_t p = 0; p < k; p++)
         for (int j = 0; j < width; j++) to[p * width + j] = j < n ? b[p * b_row + j * b_col] : T(0);
 }
 
 // ---------------------------------------------------------------- few rows, B transposed
 
 namespace {
+
+// Lane i of v[0] becomes the sum of the lanes of v[i], of L vectors.
+template <typename T, int D>
+ALWAYS_INLINE void sum_by(vec<T>* v) {
+    constexpr int L = lanes<T>;
+    if constexpr (D > 0) {
+#pragma GCC unroll 16
+        for (int i = 0; i < D; i++) {
+            exchange<vec<T>, D>(v[i], v[i + D], std::make_integer_sequence<int, L>{});
+            v[i] += v[i + D];
+        }
+        sum_by<T, D / 2>(v);
+    }
+}
 
 // C (M, N) = A B, for rows of A and columns of B that are contiguous.
 template <typename T, int M, int N>
@@ -188,8 +224,21 @@ void dots(ptrdiff_t k, const T* a, ptrdiff_t a_row, const T* b, ptrdiff_t b_col,
             for (int j = 0; j < N; j++) acc[i][j] += xs * y[j];
         }
     }
+    constexpr int GROUPS = (M * N + L - 1) / L;
+    T sums[GROUPS * L];
+#pragma GCC unroll 8
+    for (int q = 0; q < GROUPS; q++) {
+        vec<T> v[L];
+#pragma GCC unroll 16
+        for (int i = 0; i < L; i++) {
+            const int at = q * L + i;
+            v[i] = at < M * N ? acc[at / N][at % N] : vec<T>{};
+        }
+        sum_by<T, L / 2>(v);
+        store(sums + q * L, v[0]);
+    }
     for (int i = 0; i < M; i++)
-        for (int j = 0; j < N; j++) c[i * c_row + j] = reduce_add<T>(acc[i][j]);
+        for (int j = 0; j < N; j++) c[i * c_row + j] = sums[i * N + j];
 }
 
 template <typename T, int M>

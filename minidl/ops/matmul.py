@@ -43,11 +43,14 @@ _LETTERS = string.ascii_uppercase + string.ascii_lowercase
 @op(promote="match", needed_by={"input": "other", "other": "input"})
 def matmul(k: Any, input: Array, other: Array) -> Any:
     """Matrix product. input (..., n, m) or (m,), other (..., m, p) or (m,); batches broadcast."""
-    if not input.ndim or not other.ndim:
-        raise ShapeError("both tensors need at least one axis")
-    if input.shape[-1] != other.shape[-2 if other.ndim > 1 else 0]:
-        raise ShapeError("inner sizes must agree")
-    return k.matmul(input, other)
+    try:
+        return k.matmul(input, other)
+    except ValueError:  # asked only now: these questions cost as much as a product of 16 x 16
+        if not input.ndim or not other.ndim:
+            raise ShapeError("both tensors need at least one axis") from None
+        if input.shape[-1] != other.shape[-2 if other.ndim > 1 else 0]:
+            raise ShapeError("inner sizes must agree") from None
+        raise
 
 
 @matmul.gradient

@@ -28,7 +28,10 @@ def matmul(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     -> (..., n, m) without the axes that a one-dimensional operand lacks.
 
     Any strides; the result is fresh, C-contiguous and owned; an inner size of 0 gives zeros.
+    ValueError where the shapes do not fit, or an operand has no axis.
     """
+    if not x.ndim or not y.ndim:
+        raise ValueError("a matrix product needs at least one axis")
     x, y = gemm_ready(x), gemm_ready(y)
     if y.ndim == 2 and x.ndim > 2:
         rows = math.prod(x.shape[:-1])
