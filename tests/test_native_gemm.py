@@ -1,0 +1,83 @@
+"""Every path of the native matrix product, against NumPy in float64, for any number of threads."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from conftest import ISAS, on_table
+
+import minidl
+from minidl.backends import local, native
+from minidl.errors import ShapeError
+
+needs_kernels = pytest.mark.skipif(not ISAS, reason=f"no kernels: {native.layer().missing}")
+rng = np.random.default_rng(0)
+
+# rows, columns, terms: what each takes is said of 64-byte vectors of float32
+SHAPES = {
+    "in place": (65, 64, 70),
+    "in place, tasks of rows": (200, 80, 33),
+    "strips of a large B, one row": (1, 1100, 300),
+    "strips of a large B": (9, 1030, 310),
+    "packed": (30, 530, 530),
+    "packed, blocks of rows and terms": (300, 70, 1100),
+    "packed, A copied": (1024, 300, 20),
+    "dot products": (7, 33, 100),
+    "dot products, long": (3, 5, 17_000),
+    "last column": (65, 65, 65),
+    "last columns": (70, 68, 40),
+    "a column": (130, 1, 70),
+    "few columns": (130, 3, 300),
+    "no terms": (4, 5, 0),
+    "no rows": (0, 5, 3),
+}
+
+
+def matrix(layout: str, rows: int, columns: int, dtype: type) -> np.ndarray:
+    if layout == "transposed":
+        return rng.standard_normal((columns, rows)).astype(dtype).T
+    if layout == "with gaps":
+        return rng.standard_normal((rows * 2, columns * 3)).astype(dtype)[::2, ::3]
+    return rng.standard_normal((rows, columns)).astype(dtype)
+
+
+def with_threads(count: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    with native.limit_threads(count):
+        return local.state.cpu.matmul(a, b)
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_path_is_right_and_the_same_for_any_threads(name: str, dtype: type) -> None:
+    m, n, k = SHAPES[name]
+    layouts = ("plain", "transposed", "with gaps")
+    for left, right in product(layouts, layouts):
+        a, b = matrix(left, m, k, dtype), matrix(right, k, n, dtype)
+        want = a.astype(float) @ b.astype(float)
+        floor = (8 + np.sqrt(k)) * np.finfo(dtype).eps * (abs(a).astype(float) @ abs(b))
+        for isa in ISAS:
+            with on_table(isa):
+                first, *others = (with_threads(count, a, b) for count in (1, 2, 3, 8))
+            assert (abs(first - want) <= floor).all(), (isa, left, right)
+            for result in others:
+                np.testing.assert_array_equal(result, first)
+
+
+@pytest.mark.usefixtures("each_table")
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        (((), (3,)), "both tensors need at least one axis"),
+        (((3,), ()), "both tensors need at least one axis"),
+        (((1,), ()), "both tensors need at least one axis"),
+        (((2, 3), (4, 2)), "inner sizes must agree"),
+        (((5, 2, 3), (4, 2)), "inner sizes must agree"),
+        (((3,), (4, 2)), "inner sizes must agree"),
+        (((2, 4, 3), (3, 3, 2)), "shapes must broadcast"),
+    ],
+)
+def test_shapes_that_do_not_fit(shapes: tuple, message: str) -> None:
+    x, y = (minidl.ones(shape) for shape in shapes)
+    with pytest.raises(ShapeError, match=message):
+        minidl.matmul(x, y)
