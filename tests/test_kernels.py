@@ -262,6 +262,32 @@ def test_pointwise_gradients(name, attributes, data):
     close(run(f"{name}_backward", g32, x32, *attributes), want, floor, np.float32)
 
 
+# name, function, and its slope at a point by the result there
+BY_RESULT = [
+    ("relu", lambda x: np.maximum(x, 0), lambda y: np.where(y <= 0, 0.0, 1.0)),
+    ("sigmoid", sigma, lambda y: y * (1 - y)),
+    ("tanh", np.tanh, lambda y: 1 - y * y),
+]
+
+
+@pytest.mark.parametrize("name, function, slope", BY_RESULT)
+@given(data=st.data())
+def test_gradients_from_results(name, function, slope, data):
+    dtype = data.draw(st.sampled_from(DTYPES))
+    shape = data.draw(SHAPES)
+    g, x = (data.draw(arrays(shape, dtype, scale=3)) for _ in range(2))
+    out = laid(function(x).astype(dtype), data.draw(LAYOUTS))
+    floor = 4 * np.finfo(dtype).eps * np.abs(wide(g)) * (name != "relu")
+    close(run(f"{name}_backward", g, out), wide(g) * slope(wide(out)), floor.astype(float), dtype)
+
+
+def test_relu_gradient_is_a_choice():
+    for dtype in DTYPES:
+        g = np.array([np.inf, np.nan, -np.inf, 2, 3], dtype)
+        got = run("relu_backward", g, np.array([0, -1, 1, np.nan, -0.0], dtype))
+        np.testing.assert_array_equal(got, [0, 0, -np.inf, 2, 0])
+
+
 def test_gelu_gradient_limits():
     x = np.array([np.inf, 1e30, -1e30, -np.inf])
     for approximate in ("none", "tanh"):

@@ -85,18 +85,22 @@ UNARY(gelu, x* normal_cdf(x))
 UNARY(gelu_tanh, x / tanh_gate(x))
 UNARY(silu, x / (1.0f + exp(-x)))
 
-// One gradient for all elements is passed with step 0: that of a sum.
-#define BACKWARD(name, slope)                                                            \
+// Of the input x or the output y. One gradient for all elements is passed with step 0: that of a
+// sum.
+#define BACKWARD(name, of, expression)                                                   \
     void name##_f32(float* out, const float* grad, ptrdiff_t grad_step, const float* in, \
                     ptrdiff_t n) {                                                       \
         if (grad_step || !n)                                                             \
-            return pointwise(out, n, [](vf g, vf x) { return g * slope(x); }, grad, in); \
+            return pointwise(out, n, [](vf g, vf of) { return expression; }, grad, in);  \
         const vf g = splat(*grad);                                                       \
-        pointwise(out, n, [g](vf x) { return g * slope(x); }, in);                       \
+        pointwise(out, n, [g](vf of) { return expression; }, in);                        \
     }
-BACKWARD(gelu_backward, gelu_slope)
-BACKWARD(gelu_tanh_backward, gelu_tanh_slope)
-BACKWARD(silu_backward, silu_slope)
+BACKWARD(relu_backward, y, select(y <= 0.0f, vf{}, g))
+BACKWARD(tanh_backward, y, g * (1.0f - y * y))
+BACKWARD(sigmoid_backward, y, g * ((1.0f - y) * y))
+BACKWARD(gelu_backward, x, g* gelu_slope(x))
+BACKWARD(gelu_tanh_backward, x, g* gelu_tanh_slope(x))
+BACKWARD(silu_backward, x, g* silu_slope(x))
 
 // t softplus(-x) + (1 - t) softplus(x)
 void bce_logits_f32(float* out, const float* in, const float* target, ptrdiff_t n) {

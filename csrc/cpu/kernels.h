@@ -45,7 +45,7 @@ using RowsBackward = void(float* dx, const float* g, std::ptrdiff_t g_row, const
     K(stream_read, float(const float* x, std::ptrdiff_t n))                                       \
     K(stream_copy, void(float* out, const float* x, std::ptrdiff_t n, bool past))                 \
     K(stream_update, void(float* x, std::ptrdiff_t n))                                            \
-    /* max(x, 0), NaN for NaN; and where x > 0, g */                                              \
+    /* max(x, 0), NaN for NaN */                                                                  \
     K(relu_f32, Unary)                                                                            \
     K(exp_f32, Unary)                                                                             \
     K(log_f32, Unary)                                                                             \
@@ -56,6 +56,10 @@ using RowsBackward = void(float* dx, const float* g, std::ptrdiff_t g_row, const
     K(gelu_f32, Unary)                                                                            \
     K(gelu_tanh_f32, Unary)                                                                       \
     K(silu_f32, Unary)                                                                            \
+    /* of relu's, tanh's and sigmoid's outputs instead of inputs */                               \
+    K(relu_backward_f32, Slope)                                                                   \
+    K(tanh_backward_f32, Slope)                                                                   \
+    K(sigmoid_backward_f32, Slope)                                                                \
     K(gelu_backward_f32, Slope)                                                                   \
     K(gelu_tanh_backward_f32, Slope)                                                              \
     K(silu_backward_f32, Slope)                                                                   \

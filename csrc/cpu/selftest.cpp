@@ -163,6 +163,10 @@ void elements() {
         Slope* slope;
         double (*of)(double);
     } slopes[] = {
+        {"relu_backward", k.relu_backward_f32, [](double y) { return y > 0 ? y : 0; }},
+        {"tanh_backward", k.tanh_backward_f32, [](double y) { return y - y * y * y / 3; }},
+        {"sigmoid_backward", k.sigmoid_backward_f32,
+         [](double y) { return y * y / 2 - y * y * y / 3; }},
         {"gelu_backward", k.gelu_backward_f32, [](double x) { return x * phi(x); }},
         {"gelu_tanh_backward", k.gelu_tanh_backward_f32, [](double x) { return x * gate(x); }},
         {"silu_backward", k.silu_backward_f32, [](double x) { return x * sigma(x); }},

@@ -11,7 +11,7 @@ from minidl.autograd.op import Array, in_place, op
 from minidl.dtypes import FLOAT
 from minidl.errors import ArgumentError, DTypeError, ShapeError
 from minidl.ops.arithmetic import abs, mul
-from minidl.ops.compare import gt, lt
+from minidl.ops.compare import gt, logical_and, lt
 from minidl.ops.index import getitem
 from minidl.ops.method import check_tensor, method
 from minidl.ops.reduce import axis
@@ -51,28 +51,6 @@ def _floating(x: Any) -> None:
 
 
 @op
-def _inside(k: Any, grad: Array, x: Array, low: float, high: float | None) -> Any:
-    """`grad` where x lies strictly between the bounds, 0 elsewhere; NaN is inside if there is one.
-
-    As in PyTorch, where relu passes on the gradient of NaN and hardtanh does not.
-    """
-    if high is None:
-        goes = k.le(x, low)
-    else:
-        goes = k.logical_not(k.logical_and(k.gt(x, low), k.lt(x, high)))
-    # a bit mask: neither branches, as `where` would, nor makes NaN of an infinite grad
-    bits = np.int32 if grad.itemsize == 4 else np.int64
-    mask = k.asarray(goes, bits)
-    k.sub(mask, 1, out=mask)  # -1, all bits set, where the element stays
-    return k.bitwise_and(mask, grad.view(bits), out=mask).view(grad.dtype)
-
-
-@_inside.gradient
-def _(g: Tensor, x: Tensor, low: float, high: float | None, needs: Any) -> Any:
-    return _inside(g, x, low, high) if needs[0] else None, None
-
-
-@op
 def _relu(k: Any, input: Array) -> Any:
     if input.dtype.kind == "b":
         raise DTypeError("not for bool tensors")
@@ -81,7 +59,17 @@ def _relu(k: Any, input: Array) -> Any:
 
 @_relu.gradient
 def _(g: Tensor, out: Tensor) -> Any:
-    return _inside(g, out, 0, None)
+    return _relu_backward(g, out)
+
+
+@op
+def _relu_backward(k: Any, grad: Array, out: Array) -> Any:
+    return k.relu_backward(grad, out)
+
+
+@_relu_backward.gradient
+def _(g: Tensor, out: Tensor, needs: Any) -> Any:
+    return _relu_backward(g, out) if needs[0] else None, None
 
 
 @method("relu_")
@@ -110,7 +98,7 @@ def _hardtanh(k: Any, input: Array, min_val: float, max_val: float) -> Any:
 
 @_hardtanh.gradient
 def _(g: Tensor, input: Tensor, min_val: float, max_val: float) -> Any:
-    return _inside(g, input, min_val, max_val)
+    return where(logical_and(gt(input, min_val), lt(input, max_val)), g, 0)
 
 
 def hardtanh(
@@ -249,9 +237,7 @@ sigmoid_ = method("sigmoid_")(in_place("sigmoid_", sigmoid))
 
 @op
 def _sigmoid_backward(k: Any, grad: Array, out: Array) -> Any:
-    slope = k.asarray(k.sub(1, out))
-    k.mul(slope, out, out=slope)
-    return k.mul(slope, grad, out=slope)
+    return k.sigmoid_backward(grad, out)
 
 
 @_sigmoid_backward.gradient

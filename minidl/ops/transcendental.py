@@ -424,9 +424,7 @@ def _(g: Tensor, out: Tensor) -> Any:
 
 @op
 def _tanh_backward(k: Any, grad: Array, out: Array) -> Any:
-    slope = k.asarray(k.square(out))
-    k.sub(1, slope, out=slope)
-    return k.mul(grad, slope, out=slope) if grad.shape == slope.shape else k.mul(grad, slope)
+    return k.tanh_backward(grad, out)
 
 
 @_tanh_backward.gradient

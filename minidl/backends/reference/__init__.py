@@ -18,10 +18,13 @@ from minidl.backends.reference.activation import (
     gelu_backward,
     log_sigmoid,
     relu,
+    relu_backward,
     sigmoid,
+    sigmoid_backward,
     silu,
     silu_backward,
     softplus,
+    tanh_backward,
 )
 from minidl.backends.reference.attention import attention, attention_backward
 from minidl.backends.reference.broadcast import broadcast_to
@@ -84,10 +87,13 @@ ENTRIES: dict[str, Callable] = {
         rms_norm,
         rms_norm_backward,
         relu,
+        relu_backward,
         erf,
         erfc,
         erfinv,
         sigmoid,
+        sigmoid_backward,
+        tanh_backward,
         log_sigmoid,
         softplus,
         gelu,

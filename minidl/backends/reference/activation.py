@@ -76,6 +76,20 @@ def relu(x: np.ndarray) -> np.ndarray:
     return np.clip(x, 0, math.inf, out=np.empty(x.shape, x.dtype))
 
 
+def _relu_backward(dx: np.ndarray, g: np.ndarray, out: np.ndarray) -> None:
+    # a bit mask: neither branches, as `where` would, nor makes NaN of an infinite g
+    bits = np.int32 if g.itemsize == 4 else np.int64
+    mask = dx.view(bits)
+    np.less_equal(out, 0, out=mask, casting="unsafe")
+    mask -= 1  # -1, all bits set, where the gradient passes
+    mask &= g.view(bits)
+
+
+def relu_backward(g: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """g where `out`, the result of `relu`, is positive or NaN, else 0. Exact."""
+    return pointwise(_relu_backward, 0, g, out)
+
+
 def erf(x: np.ndarray) -> np.ndarray:
     """Error function. Floor: 4 ULP (2 for float64)."""
     return pointwise(_erf, 2, x)
@@ -110,6 +124,28 @@ def _sigmoid(out: np.ndarray, x: np.ndarray) -> None:
 def sigmoid(x: np.ndarray) -> np.ndarray:
     """1 / (1 + exp(-x)). Floor: 4 ULP plus the smallest normal number."""
     return pointwise(_sigmoid, 0, x)
+
+
+def _sigmoid_backward(dx: np.ndarray, g: np.ndarray, out: np.ndarray) -> None:
+    np.subtract(1, out, out=dx)
+    dx *= out
+    dx *= g
+
+
+def sigmoid_backward(g: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """g out (1 - out), where `out` is the result of `sigmoid`. Floor: 2 * eps * |g|."""
+    return pointwise(_sigmoid_backward, 0, g, out)
+
+
+def _tanh_backward(dx: np.ndarray, g: np.ndarray, out: np.ndarray) -> None:
+    np.multiply(out, out, out=dx)
+    np.subtract(1, dx, out=dx)
+    dx *= g
+
+
+def tanh_backward(g: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """g (1 - out^2), where `out` is the result of `tanh`. Floor: 2 * eps * |g|."""
+    return pointwise(_tanh_backward, 0, g, out)
 
 
 def _log_sigmoid(out: np.ndarray, x: np.ndarray, a: np.ndarray) -> None:

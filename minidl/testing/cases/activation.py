@@ -96,7 +96,7 @@ def _torch_celu(torch: Any, x: Any, alpha: float) -> Any:
 
 CASES = [
     Case("relu", relu, lambda x: np.maximum(x, 0), ANY, dtypes=(*FLOATS, int64),
-         operators=("relu", "inside")),
+         operators=("relu", "relu_backward")),
     Case("relu6", relu6, lambda x: np.clip(x, 0, 6), ANY, dtypes=(*FLOATS, int64)),
     Case("hardtanh", hardtanh, lambda x, min_val, max_val: np.clip(x, min_val, max_val),
          _with(min_val=_number(-3, 0), max_val=_number(0, 3))),
