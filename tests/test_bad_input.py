@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -286,7 +287,7 @@ def test_a_failed_operator_changes_nothing() -> None:
 def test_unknown_backend_is_one_line() -> None:
     done = subprocess.run(
         [sys.executable, "-c", "import minidl; minidl.zeros(1) + 1"],
-        env={"MINIDL_BACKEND": "gpu", "PATH": "", "PYTHONPATH": ":".join(sys.path)},
+        env={**os.environ, "MINIDL_BACKEND": "gpu"},
         capture_output=True,
         text=True,
     )

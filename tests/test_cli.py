@@ -26,7 +26,6 @@ from minidl.train.chars import Text, build_model, full_loss, read_text
 from minidl.train.loop import step
 from minidl.train.progress import Progress, Stop
 
-ROOT = Path(__file__).parents[1]
 SENTENCE = "She sells sea shells by the sea shore, and the shells she sells are sea shells. "
 TINY = ["--steps", "6"]
 for pair in ("layers=1", "heads=2", "width=16", "context=16", "eval_every=2", "sample_length=30"):
@@ -200,7 +199,7 @@ def test_python_dash_m(place):
         [sys.executable, "-m", "minidl", *chars("--quick")],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
@@ -415,7 +414,7 @@ def start(place):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
         started.append(process)
         return process
