@@ -60,7 +60,10 @@ struct Pool {
     void* context = nullptr;
     std::ptrdiff_t tasks = 0;
     std::atomic<bool> busy{false};
-    int started = 0;  // workers; touched by the owner of `busy` only
+    // touched by the owner of `busy` only
+    int started = 0, placed = 0;  // workers, and those of them that keep off the processor `taken`
+    int taken = -1;
+    pthread_t handles[MAX_THREADS];
 };
 
 Pool first;
@@ -103,6 +106,22 @@ void worker(Pool* p, int index) {
         job = p->posted.load(std::memory_order_acquire);
         if (index < p->helpers.load(std::memory_order_relaxed)) work(*p);
     }
+}
+
+// Keep the workers off the processor that the caller runs on. Left alone, the scheduler may wake a
+// worker on the caller's, where one waits for the other until the load is balanced some 10 ms
+// later: 16 tasks of 5 us then took 80 us (as one thread) or 180 us instead of 41, in most windows
+// of 50 calls after a pause. Costs a system call per worker when the caller has moved, and 20 ns
+// else.
+void keep_off(Pool& p, int cpu) {
+    if (cpu < 0 || (cpu == p.taken && p.placed == p.started)) return;
+    cpu_set_t set;
+    p.taken = cpu;
+    p.placed = p.started;
+    if (sched_getaffinity(0, sizeof(set), &set)) return;
+    CPU_CLR(cpu, &set);
+    if (!CPU_COUNT(&set)) return;
+    for (int i = 0; i < p.started; i++) pthread_setaffinity_np(p.handles[i], sizeof(set), &set);
 }
 
 // Its workers are not there, and a job may have been open: the child gets a pool of its own.
@@ -197,11 +216,14 @@ void parallel_run(std::ptrdiff_t tasks, void (*body)(void*, std::ptrdiff_t), voi
     if (p.busy.exchange(true, std::memory_order_acquire)) return serial(tasks, body, context);
     for (; p.started < wanted; p.started++) {
         try {
-            std::thread(worker, &p, p.started).detach();
+            std::thread made(worker, &p, p.started);
+            p.handles[p.started] = made.native_handle();
+            made.detach();
         } catch (const std::system_error&) {
             break;  // no more threads to be had: fewer do it
         }
     }
+    keep_off(p, sched_getcpu());
     p.body = body;
     p.context = context;
     p.tasks = tasks;
