@@ -138,6 +138,7 @@ def torch_full_loss(model: TorchGPT, ids: np.ndarray, context: int) -> float:
 
 def main() -> None:
     """Run both for every seed and print the losses."""
+    torch.set_num_threads(minidl.get_num_threads())
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--text", help="UTF-8 file; by default the topics of Python's own help")
     parser.add_argument("--preset", default="nanogpt")

@@ -21,6 +21,7 @@ from minidl.autograd import (
     is_inference_mode_enabled,
     no_grad,
     once_differentiable,
+    recorded_by,
     set_detect_anomaly,
     set_grad_enabled,
 )
@@ -454,6 +455,18 @@ def test_anomaly_names_operator_and_line() -> None:
             sum(div(x, x)).backward()
     finally:
         set_detect_anomaly(False)
+    sum(div(x, x)).backward()
+
+
+def test_anomaly_around_the_backward_only() -> None:
+    x = Tensor(np.zeros(2)).requires_grad_()
+    y = sum(div(x, x))
+    with detect_anomaly(), pytest.raises(GradientError, match=r"\[div\].*before detect_anomaly"):
+        y.backward()
+    z = sum(div(x, x))
+    ignored = [recorded_by(lambda node: None) for _ in range(2)]
+    with ignored[0], detect_anomaly(), ignored[1], pytest.raises(GradientError, match=r"\[div\]"):
+        z.backward()
     sum(div(x, x)).backward()
 
 

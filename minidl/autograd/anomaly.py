@@ -37,7 +37,8 @@ class detect_anomaly(recorded_by):  # noqa: N801 - PyTorch's name
     """Record where every operator was called, and stop a backward pass at the first NaN.
 
     Use it around forward and backward. The GradientError names the operator whose gradient
-    function returned the NaN and the line that called it. Slow: for debugging.
+    function returned the NaN and the line that called it (not that of operators that ran before
+    the block). Slow: for debugging.
     """
 
     def __init__(self) -> None:
@@ -55,14 +56,24 @@ class set_detect_anomaly(Immediate):  # noqa: N801
         super()._activate()
 
 
+def detects_anomaly() -> bool:
+    """Whether `detect_anomaly` is active in this thread."""
+    recorder = local.state.recorder
+    return recorder is _mark or _mark in getattr(recorder, "parts", ())
+
+
 def check_gradients(node: Node, g: Any, results: tuple) -> None:
-    """Raise if a gradient that `node` returned has a NaN; the engine calls it for marked nodes."""
+    """Raise if a gradient that `node` returned has a NaN.
+
+    The engine calls it for nodes that were marked, and for all while `detect_anomaly` is active.
+    """
     if any(_has_nan(part) for part in (g if type(g) is tuple else (g,))):
         return  # it came from further up, where the check was off
     for i, r in enumerate(results):
         if _has_nan(r):
+            where = node.where or "a line before detect_anomaly; use it around the forward, too"
             raise GradientError(
-                f"its gradient with respect to input {i} is NaN; it was called at {node.where}",
+                f"its gradient with respect to input {i} is NaN; it was called at {where}",
                 operator=node.op.name,
             )
 

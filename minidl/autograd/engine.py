@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.autograd.anomaly import check_gradients
+from minidl.autograd.anomaly import check_gradients, detects_anomaly
 from minidl.autograd.node import Node, Retain, constant, edge_of, hooks_of, rebuilt, retained
 from minidl.autograd.op import register_gradients
 from minidl.backends import local
@@ -168,7 +168,7 @@ def _run(
         through = _leading_to(targets, wanted)
         needed = through | wanted
     uses = _count_uses(targets)
-    stream = _Pass(create_graph)
+    stream, check = _Pass(create_graph), detects_anomaly()
     for edge, g in roots:
         stream.deliver(edge, g)
     ready = [target for target in dict.fromkeys(targets) if uses[target] == 0]
@@ -189,7 +189,7 @@ def _run(
             if type(g) is list:
                 g = _whole(node, g) if node.op.materialize else tuple(g)
             results = node.op.backward(node, g, create_graph)
-            if node.where is not None:
+            if check or node.where is not None:
                 check_gradients(node, g, results)
         else:
             results = (None,) * len(node.edges)
@@ -344,15 +344,14 @@ def backward(
 def _captured(
     roots: Any, inputs: Sequence[Tensor], retain: bool | None, create_graph: bool, name: str
 ) -> list[Any]:
-    captured: dict[Any, Any] = {}
-    keys = []
+    keys: list[Any] = []
     for x in inputs:
         if type(x) is not Tensor or not x.requires_grad:
             raise GradientError(
                 "every input must be a Tensor that requires gradients", operator=name
             )
         keys.append(x.node or x)
-        captured[keys[-1]] = None
+    captured = dict.fromkeys(keys)
     _run_in_mode(roots, retain, create_graph, captured)
     return [captured[key] for key in keys]
 

@@ -163,6 +163,7 @@ class recorded_by(_Mode):  # noqa: N801
             outer(node)
             inner(node)
 
+        both.parts = (*getattr(outer, "parts", (outer,)), inner)  # type: ignore[attr-defined]
         state.recorder = inner if outer is True or self.alone else both
         state.recording = (state.recording or self.alone) and state.recorder
 
