@@ -87,13 +87,12 @@ UNARY(silu, x / (1.0f + exp(-x)))
 
 // Of the input x or the output y. One gradient for all elements is passed with step 0: that of a
 // sum.
-#define BACKWARD(name, of, expression)                                                   \
-    void name##_f32(float* out, const float* grad, ptrdiff_t grad_step, const float* in, \
-                    ptrdiff_t n) {                                                       \
-        if (grad_step || !n)                                                             \
-            return pointwise(out, n, [](vf g, vf of) { return expression; }, grad, in);  \
-        const vf g = splat(*grad);                                                       \
-        pointwise(out, n, [g](vf of) { return expression; }, in);                        \
+#define BACKWARD(name, of, expression)                                                             \
+    void name##_f32(float* out, const float* grad, ptrdiff_t grad_step, const float* in,           \
+                    ptrdiff_t n) {                                                                 \
+        if (grad_step) return pointwise(out, n, [](vf g, vf of) { return expression; }, grad, in); \
+        const vf g = splat(*grad);                                                                 \
+        pointwise(out, n, [g](vf of) { return expression; }, in);                                  \
     }
 BACKWARD(relu_backward, y, select(y <= 0.0f, vf{}, g))
 BACKWARD(tanh_backward, y, g * (1.0f - y * y))

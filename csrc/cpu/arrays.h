@@ -61,11 +61,13 @@ class Plain {
     PyArrayObject* a_;
 };
 
-// The gradient that all elements share (every step 0, as that of a sum), or null.
+// The gradient that all elements share (every step 0, as that of a sum), or null; there may be
+// none.
 inline const float* shared(PyObject* g) {
     if (!PyArray_CheckExact(g)) return nullptr;
     PyArrayObject* a = reinterpret_cast<PyArrayObject*>(g);
-    if (PyArray_TYPE(a) != NPY_FLOAT || !PyArray_ISBEHAVED_RO(a) || !PyArray_NDIM(a))
+    if (PyArray_TYPE(a) != NPY_FLOAT || !PyArray_ISBEHAVED_RO(a) || !PyArray_NDIM(a) ||
+        !PyArray_SIZE(a))
         return nullptr;
     for (int i = 0; i < PyArray_NDIM(a); i++)
         if (PyArray_STRIDE(a, i) && PyArray_DIM(a, i) != 1) return nullptr;
