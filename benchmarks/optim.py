@@ -32,16 +32,32 @@ def rows() -> Iterator[Row]:
         fused, foreach = name == "fused", name == "foreach"
         mine = minidl.optim.AdamW(_parameters(minidl))
         rival = torch.optim.AdamW(_parameters(torch), fused=fused, foreach=foreach)
-        yield Row(f"AdamW, torch {name}", mine.step, {"torch": rival.step}, bytes=7 * size, bar=bar)
+        yield Row(
+            f"AdamW, torch {name}",
+            mine.step,
+            {"torch": rival.step},
+            bytes=7 * size,
+            written=3 / 7,
+            in_place=True,
+            bar=bar,
+        )
         sgd = minidl.optim.SGD(_parameters(minidl), lr=0.01, momentum=0.9)
         other = torch.optim.SGD(
             _parameters(torch), lr=0.01, momentum=0.9, fused=fused, foreach=foreach
         )
-        yield Row(f"SGD, torch {name}", sgd.step, {"torch": other.step}, bytes=5 * size)
+        yield Row(
+            f"SGD, torch {name}",
+            sgd.step,
+            {"torch": other.step},
+            bytes=5 * size,
+            written=2 / 5,
+            in_place=True,
+        )
     x, y = _parameters(minidl), _parameters(torch)
     yield Row(
         "clip_grad_norm_",
         lambda: minidl.nn.utils.clip_grad_norm_(x, 1e9),
         {"torch": lambda: torch.nn.utils.clip_grad_norm_(y, 1e9)},
         bytes=size,
+        written=0.0,
     )
