@@ -38,8 +38,21 @@ def _row(b: int, h: int, t: int, d: int, causal: bool, backward: bool, bar: floa
     return Row(name, mine, rivals, work, bar=bar)
 
 
+def _decoding(b: int, h: int, queries: int, keys: int, d: int) -> Row:
+    shapes = ((b, h, n, d) for n in (queries, keys, keys))
+    arrays = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+    x, y = [minidl.tensor(a) for a in arrays], [torch.tensor(a) for a in arrays]
+    return Row(
+        f"({b},{h},{queries} of {keys},{d})",
+        _call(ours.scaled_dot_product_attention, x, False, False),
+        {"torch": _call(theirs.scaled_dot_product_attention, y, False, False)},
+        bytes=8.0 * b * h * keys * d,
+        bar=1.0,
+    )
+
+
 def rows() -> Iterator[Row]:
-    """The shapes of the bars."""
+    """The shapes of the bars, and those of decoding, whose limit is to read the keys and values."""
     for shape, causal_bar, backward_bar in (
         ((4, 8, 256, 64), 1.6, 1.9),
         ((1, 12, 1024, 64), 1.6, 1.4),
@@ -50,3 +63,5 @@ def rows() -> Iterator[Row]:
         yield _row(*shape, causal=True, backward=False, bar=causal_bar)
         yield _row(*shape, causal=False, backward=True, bar=0.0)
         yield _row(*shape, causal=True, backward=True, bar=backward_bar)
+    for queries in (1, 4, 8):
+        yield _decoding(4, 12, queries, 8192, 64)
