@@ -106,6 +106,10 @@ void sliver_product(ptrdiff_t m, int n, ptrdiff_t k, const T* a, ptrdiff_t a_row
     constexpr int L = lanes<T>;
     const int vectors = (n + L - 1) / L, part = n - (vectors - 1) * L;
     const auto& of = TILES<T>.of[!packed && part != L][vectors - 1];
+    if (m <= ROWS[vectors]) {  // no divisions: under few rows a tile costs little more than they
+        if (m > 0) of[m - 1](k, a, a_row, a_col, b, b_row, c, c_row, part, bias, accumulate);
+        return;
+    }
     // rows are dealt out evenly: 13 are 5 + 4 + 4, not 6 + 6 + 1
     const ptrdiff_t tiles = (m + ROWS[vectors] - 1) / ROWS[vectors];
     const ptrdiff_t rows = m / tiles, longer = m % tiles;
