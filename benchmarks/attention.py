@@ -35,7 +35,7 @@ def _row(b: int, h: int, t: int, d: int, causal: bool, backward: bool, bar: floa
     name = f"({b},{h},{t},{d}) {'causal' if causal else 'full'}{' + backward' if backward else ''}"
     rivals = {"torch": _call(theirs.scaled_dot_product_attention, y, causal, backward)}
     mine = _call(ours.scaled_dot_product_attention, x, causal, backward)
-    return Row(name, mine, rivals, work, bar=bar)
+    return Row(name, mine, rivals, work, bar=bar, share_bar=0.6 if d == 64 else 0.0)
 
 
 def _decoding(b: int, h: int, queries: int, keys: int, d: int) -> Row:
@@ -47,7 +47,9 @@ def _decoding(b: int, h: int, queries: int, keys: int, d: int) -> Row:
         _call(ours.scaled_dot_product_attention, x, False, False),
         {"torch": _call(theirs.scaled_dot_product_attention, y, False, False)},
         bytes=8.0 * b * h * keys * d,
+        written=0.0,
         bar=1.0,
+        share_bar=0.8,
     )
 
 

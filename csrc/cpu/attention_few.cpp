@@ -8,11 +8,12 @@
 // the shares are put together at the end, in order.
 //
 // Limits: reading keys and values, up to some 6 queries; then 4 D operations per score. Share of
-// the bandwidth of a plain read, one core of Zen 4, 12 heads, 8,192 keys, D = 64: 1 query 88 %, 4
-// queries 87 %, 8 queries 69 %.
+// the bandwidth of a plain read, one core of Zen 4, 48 heads, 8,192 keys, D = 64: 1 query 95 %, 4
+// queries 86 %, 8 queries 76 %.
 //
-// Versions (1, 4 and 8 queries): nothing fetched ahead 54, 49 and 41 %; all of a block's fetches at
-// its first query 82, 62 and 48 %; keys transposed and multiplied by tiles, for 4 and 8: 70, 57 %.
+// Versions (1, 4 and 8 queries, 12 heads): nothing fetched ahead 54, 49 and 41 %; all of a block's
+// fetches at its first query 82, 62 and 48 %; keys transposed and multiplied by tiles, for 4 and 8:
+// 70, 57 %.
 #include "attention_blocks.h"
 #include "kernels.h"
 #include "rows.h"
