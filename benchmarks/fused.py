@@ -17,9 +17,11 @@ rng = np.random.default_rng(0)
 ROWS, WIDTH = 4096, 768
 
 
-def _both(*shape: int, grad: bool = False) -> tuple[Any, Any]:
+def _both(*shape: int, grad: bool = False, dtype: str = "float32") -> tuple[Any, Any]:
     array = rng.standard_normal(shape).astype(np.float32)
-    return minidl.tensor(array).requires_grad_(grad), torch.tensor(array).requires_grad_(grad)
+    pair = (minidl.tensor(array).to(getattr(minidl, dtype)), torch.tensor(array))
+    pair = pair[0], pair[1].to(getattr(torch, dtype))
+    return pair[0].requires_grad_(grad), pair[1].requires_grad_(grad)
 
 
 def _backward(function: Callable[..., Any], inputs: list[Any]) -> Callable[[], None]:
@@ -32,11 +34,17 @@ def _backward(function: Callable[..., Any], inputs: list[Any]) -> Callable[[], N
     return run
 
 
-def _row(name: str, call: Callable[..., Any], shapes: list[tuple[int, ...]], bar: float) -> Row:
+def _row(
+    name: str,
+    call: Callable[..., Any],
+    shapes: list[tuple[int, ...]],
+    bar: float,
+    dtype: str = "float32",
+) -> Row:
     """call(functional, *inputs), forward only."""
-    pairs = [_both(*shape) for shape in shapes]
+    pairs = [_both(*shape, dtype=dtype) for shape in shapes]
     x, y = [p[0] for p in pairs], [p[1] for p in pairs]
-    size = 8.0 * float(np.prod(shapes[0]))
+    size = 2.0 * x[0].element_size() * float(np.prod(shapes[0]))
     return Row(name, lambda: call(ours, *x), {"torch": lambda: call(theirs, *y)}, 0, size, bar)
 
 
@@ -78,16 +86,45 @@ def rows() -> Iterator[Row]:
         [(32000, 256)],
         3.0,
     )
-    for name, call in {
-        "add": lambda f, x: x + x,
-        "mul by a number": lambda f, x: x * 2.0,
-        "relu": lambda f, x: x.relu(),
-        "exp": lambda f, x: x.exp(),
-        "tanh": lambda f, x: x.tanh(),
-        "sigmoid": lambda f, x: x.sigmoid(),
-        "sum": lambda f, x: x.sum(),
-        "sum over rows": lambda f, x: x.sum(0),
-        "sum of rows": lambda f, x: x.sum(1),
-    }.items():
-        for shape in ((128, 128), (1024, 1024), (4096, 4096)):
-            yield _row(f"{name} {shape[0]}x{shape[1]}", call, [shape], 0.97)
+    yield from _elements()
+
+
+# name: call(module, x (n, m), y (n, m), row (m)), and the dtypes beside float32
+ELEMENTS: dict[str, Callable[..., Any]] = {
+    "add": lambda m, x, y, r: x + y,
+    "sub": lambda m, x, y, r: x - y,
+    "mul": lambda m, x, y, r: x * y,
+    "div": lambda m, x, y, r: x / y,
+    "mul by a number": lambda m, x, y, r: x * 2.0,
+    "add of a row": lambda m, x, y, r: x + r,
+    "neg": lambda m, x, y, r: -x,
+    "maximum": lambda m, x, y, r: m.maximum(x, y),
+    "square": lambda m, x, y, r: m.square(x),
+    "sqrt": lambda m, x, y, r: x.abs().sqrt(),
+    "greater": lambda m, x, y, r: x > y,
+    "where": lambda m, x, y, r: m.where(x > 0, x, y),
+    "relu": lambda m, x, y, r: x.relu(),
+    "exp": lambda m, x, y, r: x.exp(),
+    "tanh": lambda m, x, y, r: x.tanh(),
+    "sigmoid": lambda m, x, y, r: x.sigmoid(),
+    "sum": lambda m, x, y, r: x.sum(),
+    "sum over rows": lambda m, x, y, r: x.sum(0),
+    "sum of rows": lambda m, x, y, r: x.sum(1),
+}
+SIZES = {
+    "float32": ((128, 128), (1024, 1024), (4096, 4096)),
+    "bfloat16": ((128, 256), (1024, 2048), (4096, 8192)),
+}
+
+
+def _elements() -> Iterator[Row]:
+    """Elementwise functions, broadcasting and reductions from 64 KB to 64 MB."""
+    for dtype, sizes in SIZES.items():
+        for name, call in ELEMENTS.items():
+            for n, m in sizes:
+                label = f"{name} {n}x{m}" if dtype == "float32" else f"{name} {dtype} {n}x{m}"
+                yield _row(label, _by_library(call), [(n, m), (n, m), (m,)], 0.97, dtype)
+
+
+def _by_library(call: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda f, *tensors: call(minidl if f is ours else torch, *tensors)

@@ -1,6 +1,7 @@
-// Elementary functions and activations, float32, forward and backward.
+// Elementary functions and activations, float32 and bfloat16, forward and backward.
 //
-// Contract: contiguous arrays of n elements, out may be the input. Errors: math.h.
+// Contract: contiguous arrays of n elements, out may be the input. Errors: math.h; bfloat16 is
+// computed in float32 and rounded once.
 //
 // Limits: one read and one write per element, 20 to 60 operations between them; above the second
 // level cache both matter.
@@ -70,30 +71,36 @@ ALWAYS_INLINE vf silu_slope(vf x) {
 
 }  // namespace
 
-#define UNARY(name, expression)                                 \
-    void name##_f32(float* out, const float* in, ptrdiff_t n) { \
+#define UNARY_OF(T, name, suffix, expression)                   \
+    void name##_##suffix(T* out, const T* in, ptrdiff_t n) {    \
         pointwise(out, n, [](vf x) { return expression; }, in); \
     }
+#define UNARY(name, expression)            \
+    UNARY_OF(float, name, f32, expression) \
+    UNARY_OF(bfloat16, name, bf16, expression)
 UNARY(relu, max(vf{}, x))
 UNARY(exp, exp(x))
 UNARY(log, log(x))
 UNARY(tanh, tanh(x))
-UNARY(erf, erf(x))
 UNARY(sigmoid, sigmoid(x))
-UNARY(log_sigmoid, -softplus(-x))
 UNARY(gelu, x* normal_cdf(x))
 UNARY(gelu_tanh, x / tanh_gate(x))
 UNARY(silu, x / (1.0f + exp(-x)))
+UNARY_OF(float, erf, f32, erf(x))
+UNARY_OF(float, log_sigmoid, f32, -softplus(-x))
+UNARY_OF(bfloat16, sqrt, bf16, root(x))
 
 // Of the input x or the output y. One gradient for all elements is passed with step 0: that of a
 // sum.
-#define BACKWARD(name, of, expression)                                                             \
-    void name##_f32(float* out, const float* grad, ptrdiff_t grad_step, const float* in,           \
-                    ptrdiff_t n) {                                                                 \
+#define BACKWARD_OF(T, suffix, name, of, expression)                                               \
+    void name##_##suffix(T* out, const T* grad, ptrdiff_t grad_step, const T* in, ptrdiff_t n) {   \
         if (grad_step) return pointwise(out, n, [](vf g, vf of) { return expression; }, grad, in); \
-        const vf g = splat(*grad);                                                                 \
+        const vf g = splat(wide(grad, 1)[0]);                                                      \
         pointwise(out, n, [g](vf of) { return expression; }, in);                                  \
     }
+#define BACKWARD(name, of, expression)            \
+    BACKWARD_OF(float, f32, name, of, expression) \
+    BACKWARD_OF(bfloat16, bf16, name, of, expression)
 BACKWARD(relu_backward, y, select(y <= 0.0f, vf{}, g))
 BACKWARD(tanh_backward, y, g * (1.0f - y * y))
 BACKWARD(sigmoid_backward, y, g * ((1.0f - y) * y))

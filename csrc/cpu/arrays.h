@@ -37,6 +37,16 @@ inline PyArrayObject* plain_f32(PyObject* x) {
     return PyArray_TYPE(a) == NPY_FLOAT && PyArray_ISCARRAY_RO(a) ? a : nullptr;
 }
 
+// NumPy's number for bfloat16, which the dtype gets when ml_dtypes is imported; see bindings.cpp.
+extern int bfloat16_type;
+
+// An argument as a C-contiguous bfloat16 array, or null.
+inline PyArrayObject* plain_bf16(PyObject* x) {
+    if (!PyArray_CheckExact(x)) return nullptr;
+    PyArrayObject* a = reinterpret_cast<PyArrayObject*>(x);
+    return PyArray_TYPE(a) == bfloat16_type && PyArray_ISCARRAY_RO(a) ? a : nullptr;
+}
+
 // A float32 argument in C order for the length of one call: itself, or a copy where its layout is
 // another. Empty if it is something else, or without memory for the copy (an exception is set
 // then).
@@ -61,17 +71,16 @@ class Plain {
     PyArrayObject* a_;
 };
 
-// The gradient that all elements share (every step 0, as that of a sum), or null; there may be
-// none.
-inline const float* shared(PyObject* g) {
+// The gradient of a type that all elements share (every step 0, as that of a sum), or null; there
+// may be none.
+inline const void* shared(PyObject* g, int type = NPY_FLOAT) {
     if (!PyArray_CheckExact(g)) return nullptr;
     PyArrayObject* a = reinterpret_cast<PyArrayObject*>(g);
-    if (PyArray_TYPE(a) != NPY_FLOAT || !PyArray_ISBEHAVED_RO(a) || !PyArray_NDIM(a) ||
-        !PyArray_SIZE(a))
+    if (PyArray_TYPE(a) != type || !PyArray_ISBEHAVED_RO(a) || !PyArray_NDIM(a) || !PyArray_SIZE(a))
         return nullptr;
     for (int i = 0; i < PyArray_NDIM(a); i++)
         if (PyArray_STRIDE(a, i) && PyArray_DIM(a, i) != 1) return nullptr;
-    return static_cast<const float*>(PyArray_DATA(a));
+    return PyArray_DATA(a);
 }
 
 inline std::ptrdiff_t step(PyArrayObject* a, int axis) {
@@ -157,6 +166,20 @@ inline PyObject* hand_on(PyObject* below, PyObject* const* args, Py_ssize_t coun
                          PyObject* names) {
     if (PyErr_Occurred()) return nullptr;
     return PyObject_Vectorcall(below, args, std::size_t(count), names);
+}
+
+// The same for an entry that takes bfloat16, whose `below` is a pair: the entry below, and that
+// entry for 16-bit floats, which it widens.
+inline PyObject* hand_on_either(PyObject* below, PyObject* const* args, Py_ssize_t count,
+                                PyObject* names) {
+    bool half = false;
+    const Py_ssize_t all = count + (names ? PyTuple_GET_SIZE(names) : 0);
+    for (Py_ssize_t i = 0; i < all; i++) {
+        if (!PyArray_Check(args[i])) continue;
+        const int type = PyArray_TYPE(reinterpret_cast<PyArrayObject*>(args[i]));
+        half |= type == NPY_HALF || type == bfloat16_type;
+    }
+    return hand_on(PyTuple_GET_ITEM(below, half), args, count, names);
 }
 
 // The signature of an entry, and a method table of them that ends with a null name.

@@ -21,7 +21,7 @@ bool last_axis(PyArrayObject* x, PyObject* axis) {
 class Gradient {
   public:
     Gradient(PyObject* g, PyArrayObject* like, npy_intp width)
-        : one_(shared(g)), plain_(one_ ? Py_None : g) {
+        : one_(static_cast<const float*>(shared(g))), plain_(one_ ? Py_None : g) {
         fits_ = one_ ? same_shape(reinterpret_cast<PyArrayObject*>(g), like)
                      : plain_ && same_shape(plain_, like);
         if (one_ && fits_) repeated_.assign(std::size_t(width), *one_);
@@ -71,10 +71,20 @@ PyObject* rows_backward(PyObject* below, PyObject* const* args, Py_ssize_t count
 
 // ---------------------------------------------------------------- sums
 
+// The sums of x (outer, n, inner) over its middle axis.
+template <typename Rows, typename Columns, typename T>
+void sums(Rows* row_sums, Columns* sum_rows, T* out, const T* x, npy_intp outer, npy_intp n,
+          npy_intp inner) {
+    if (inner == 1) return row_sums(out, x, outer, n);
+    for (npy_intp i = 0; i < outer; i++)
+        sum_rows(out + i * inner, x + i * n * inner, inner, n, inner);
+}
+
 // (x, axis=None or a tuple, keepdims=) over neighbouring axes
 PyObject* sum(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObject* names) {
-    PyArrayObject* x = count == 1 ? plain_f32(args[0]) : nullptr;
-    if (!x || !PyArray_SIZE(x)) return hand_on(below, args, count, names);
+    PyArrayObject *half = count == 1 ? plain_bf16(args[0]) : nullptr,
+                  *x = half || count != 1 ? half : plain_f32(args[0]);
+    if (!x || !PyArray_SIZE(x)) return hand_on_either(below, args, count, names);
     const int dims = PyArray_NDIM(x);
     bool gone[NPY_MAXDIMS] = {}, keep = false;
     PyObject* axis = Py_None;
@@ -85,13 +95,14 @@ PyObject* sum(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObject
         else if (!PyUnicode_CompareWithASCIIString(name, "keepdims") && PyBool_Check(args[1 + i]))
             keep = args[1 + i] == Py_True;
         else
-            return hand_on(below, args, count, names);
+            return hand_on_either(below, args, count, names);
     }
-    if (axis != Py_None && !PyTuple_CheckExact(axis)) return hand_on(below, args, count, names);
+    if (axis != Py_None && !PyTuple_CheckExact(axis))
+        return hand_on_either(below, args, count, names);
     int first = axis == Py_None ? 0 : dims, last = axis == Py_None ? dims - 1 : -1, listed = 0;
     for (Py_ssize_t i = 0; axis != Py_None && i < PyTuple_GET_SIZE(axis); i++) {
         const long at = PyLong_AsLong(PyTuple_GET_ITEM(axis, i));
-        if (at < 0 || at >= dims || gone[at]) return hand_on(below, args, count, names);
+        if (at < 0 || at >= dims || gone[at]) return hand_on_either(below, args, count, names);
         gone[at] = true;
         listed++;
         first = at < first ? int(at) : first;
@@ -100,23 +111,22 @@ PyObject* sum(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObject
     if (axis == Py_None)
         for (int i = 0; i < dims; i++) gone[i] = true;
     else if (!listed || last - first + 1 != listed)
-        return hand_on(below, args, count, names);
+        return hand_on_either(below, args, count, names);
     npy_intp shape[NPY_MAXDIMS], outer = 1, n = 1, inner = 1;
     int left = 0;
     for (int i = 0; i < dims; i++) {
         (gone[i] ? n : i < first ? outer : inner) *= PyArray_DIM(x, i);
         if (!gone[i] || keep) shape[left++] = gone[i] ? 1 : PyArray_DIM(x, i);
     }
-    PyArrayObject* out = new_array(left, shape, NPY_FLOAT);
+    PyArrayObject* out = new_array(left, shape, PyArray_TYPE(x));
     if (!out) return nullptr;
     const bool done = run_kernel(double(PyArray_SIZE(x)), [&] {
-        if (inner == 1) {
-            kernels().row_sums_f32(data<float>(out), data<float>(x), outer, n);
-        } else {
-            for (npy_intp i = 0; i < outer; i++)
-                kernels().sum_rows_f32(data<float>(out) + i * inner, data<float>(x) + i * n * inner,
-                                       inner, n, inner);
-        }
+        const KernelTable& k = kernels();
+        if (half)
+            sums(k.row_sums_bf16, k.sum_rows_bf16, data<bfloat16>(out), data<bfloat16>(x), outer, n,
+                 inner);
+        else
+            sums(k.row_sums_f32, k.sum_rows_f32, data<float>(out), data<float>(x), outer, n, inner);
     });
     if (!done) Py_CLEAR(out);
     return reinterpret_cast<PyObject*>(out);

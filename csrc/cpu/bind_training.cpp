@@ -314,7 +314,7 @@ PyObject* embedding_backward(PyObject* below, PyObject* const* args, Py_ssize_t 
                              PyObject* names) {
     if (count != 4 || names) return hand_on(below, args, count, names);
     // a gradient whose elements are all one is one row
-    const float* one = shared(args[0]);
+    const auto* one = static_cast<const float*>(shared(args[0]));
     const Plain plain(one ? Py_None : args[0]);
     PyArrayObject* g = one ? reinterpret_cast<PyArrayObject*>(args[0]) : plain;
     PyArrayObject* index;

@@ -14,6 +14,8 @@
 
 namespace py = pybind11;
 
+int bfloat16_type = -1;
+
 namespace {
 
 PyMethodDef* const FAMILIES[] = {ATTENTION_ENTRIES, MATMUL_ENTRIES, POINTWISE_ENTRIES,
@@ -107,6 +109,13 @@ PYBIND11_MODULE(_cpu, m) {
     m.attr("ENTRIES") = py::tuple(names);
     m.def("entry", &entry,
           "The table entry `name`, which hands on to `below` what it cannot take.");
+    m.def(
+        "use_bfloat16",
+        [](const py::object& dtype) {
+            if (!PyArray_DescrCheck(dtype.ptr())) throw py::type_error("a dtype");
+            bfloat16_type = reinterpret_cast<PyArray_Descr*>(dtype.ptr())->type_num;
+        },
+        "Let the kernels take arrays of this dtype, bfloat16.");
     m.def("isas", &isas, "The instruction sets that this processor has, best last.");
     m.def("isa", [] { return kernels().isa; }, "The instruction set in use.");
     m.def("use_isa", &use_isa, "Use an instruction set by name; False if it is not there.");

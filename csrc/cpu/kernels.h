@@ -19,12 +19,39 @@ struct NormBackward {
     std::ptrdiff_t rows, width, g_row;
 };
 
+// The upper half of a float32. Kernels compute in float32 and round their results once.
+struct bfloat16 {
+    std::uint16_t bits;
+};
+
 // out[i] = f(in[i]); out may be an input.
 using Unary = void(float* out, const float* in, std::ptrdiff_t n);
+using Unary16 = void(bfloat16* out, const bfloat16* in, std::ptrdiff_t n);
 using Binary = void(float* out, const float* a, const float* b, std::ptrdiff_t n);
 // g f'(in[i]); the gradient g has step 1, or 0 where it is one for all.
 using Slope = void(float* out, const float* g, std::ptrdiff_t g_step, const float* in,
                    std::ptrdiff_t n);
+using Slope16 = void(bfloat16* out, const bfloat16* g, std::ptrdiff_t g_step, const bfloat16* in,
+                     std::ptrdiff_t n);
+// out[i] = f(a[i], b[i mod period]), of n elements; without b the number takes its place, and
+// `turned` makes it f(b, a). out may be a, and b where its period is n.
+template <typename T>
+struct Arithmetic {
+    T* out;
+    const T *a, *b;
+    std::ptrdiff_t n, period;
+    float number;
+    bool turned;
+};
+// out[i] = mask[i] ? a[i] : b[i], of n elements; without an array the number takes its place.
+template <typename T>
+struct Selection {
+    T* out;
+    const unsigned char* mask;
+    const T *a, *b;
+    std::ptrdiff_t n;
+    float a_number, b_number;
+};
 // The same, of rows; softmax and its kin. The rows of g are g_row apart, which may be 0.
 using Rows = void(float* out, const float* in, std::ptrdiff_t rows, std::ptrdiff_t width);
 using RowsBackward = void(float* dx, const float* g, std::ptrdiff_t g_row, const float* out,
@@ -45,6 +72,39 @@ using RowsBackward = void(float* dx, const float* g, std::ptrdiff_t g_row, const
     K(stream_read, float(const float* x, std::ptrdiff_t n))                                       \
     K(stream_copy, void(float* out, const float* x, std::ptrdiff_t n, bool past))                 \
     K(stream_update, void(float* x, std::ptrdiff_t n))                                            \
+    K(sum_rows_bf16, void(bfloat16 * out, const bfloat16* x, std::ptrdiff_t x_row,                \
+                          std::ptrdiff_t rows, std::ptrdiff_t n))                                 \
+    K(row_sums_bf16,                                                                              \
+      void(bfloat16 * out, const bfloat16* x, std::ptrdiff_t rows, std::ptrdiff_t n))             \
+    K(add_f32, void(const Arithmetic<float>&))                                                    \
+    K(sub_f32, void(const Arithmetic<float>&))                                                    \
+    K(mul_f32, void(const Arithmetic<float>&))                                                    \
+    K(div_f32, void(const Arithmetic<float>&))                                                    \
+    K(maximum_f32, void(const Arithmetic<float>&))                                                \
+    K(add_bf16, void(const Arithmetic<bfloat16>&))                                                \
+    K(sub_bf16, void(const Arithmetic<bfloat16>&))                                                \
+    K(mul_bf16, void(const Arithmetic<bfloat16>&))                                                \
+    K(div_bf16, void(const Arithmetic<bfloat16>&))                                                \
+    K(maximum_bf16, void(const Arithmetic<bfloat16>&))                                            \
+    K(neg_bf16, Unary16)                                                                          \
+    K(abs_bf16, Unary16)                                                                          \
+    K(where_f32, void(const Selection<float>&))                                                   \
+    K(where_bf16, void(const Selection<bfloat16>&))                                               \
+    K(sqrt_bf16, Unary16)                                                                         \
+    K(relu_bf16, Unary16)                                                                         \
+    K(exp_bf16, Unary16)                                                                          \
+    K(log_bf16, Unary16)                                                                          \
+    K(tanh_bf16, Unary16)                                                                         \
+    K(sigmoid_bf16, Unary16)                                                                      \
+    K(gelu_bf16, Unary16)                                                                         \
+    K(gelu_tanh_bf16, Unary16)                                                                    \
+    K(silu_bf16, Unary16)                                                                         \
+    K(relu_backward_bf16, Slope16)                                                                \
+    K(tanh_backward_bf16, Slope16)                                                                \
+    K(sigmoid_backward_bf16, Slope16)                                                             \
+    K(gelu_backward_bf16, Slope16)                                                                \
+    K(gelu_tanh_backward_bf16, Slope16)                                                           \
+    K(silu_backward_bf16, Slope16)                                                                \
     /* max(x, 0), NaN for NaN */                                                                  \
     K(relu_f32, Unary)                                                                            \
     K(exp_f32, Unary)                                                                             \

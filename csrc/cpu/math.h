@@ -32,6 +32,19 @@ ALWAYS_INLINE vf select(vi mask, vf a, vf b) {
     return mask ? a : b;
 }
 
+ALWAYS_INLINE vf root(vf x) {
+#if defined(__AVX512F__)
+    return _mm512_sqrt_ps(x);
+#elif defined(__AVX2__)
+    return _mm256_sqrt_ps(x);
+#elif defined(__x86_64__)
+    return _mm_sqrt_ps(x);
+#else
+    for (int i = 0; i < lanes<float>; i++) x[i] = __builtin_sqrtf(x[i]);
+    return x;
+#endif
+}
+
 // Nearest integer, for |x| < 2^22.
 ALWAYS_INLINE vf nearest(vf x) {
     const vf magic = splat(0x1.8p23f);

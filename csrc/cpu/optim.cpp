@@ -19,19 +19,6 @@ using std::ptrdiff_t;
 
 constexpr ptrdiff_t CHUNK = 16384;
 
-vf root_of(vf x) {
-#if defined(__AVX512F__)
-    return _mm512_sqrt_ps(x);
-#elif defined(__AVX2__)
-    return _mm256_sqrt_ps(x);
-#elif defined(__x86_64__)
-    return _mm_sqrt_ps(x);
-#else
-    for (int i = 0; i < lanes<float>; i++) x[i] = __builtin_sqrtf(x[i]);
-    return x;
-#endif
-}
-
 // f(parameter, from, to) for the chunks of all parameters.
 template <typename P, typename F>
 void for_chunks(const P* parameters, ptrdiff_t count, const F& f) {
@@ -78,7 +65,7 @@ void adam_step_f32(const AdamStep& a) {
                 v = max(get(p.largest + i, n), v);
                 put(p.largest + i, v, n);
             }
-            const vf divisor = root_of(v) * per_root + a.eps;
+            const vf divisor = root(v) * per_root + a.eps;
             put(p.p + i, x * decay - p.step_size * m / divisor, n);
         });
     });

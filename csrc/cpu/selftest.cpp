@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <functional>
 #include <random>
 #include <thread>
@@ -180,6 +181,53 @@ void elements() {
             check(f.name, double(out[i]), double(g[i]) * slope, 1e-5);
         }
     }
+}
+
+float widened(bfloat16 x) {
+    const std::uint32_t raw = std::uint32_t(x.bits) << 16;
+    float y;
+    std::memcpy(&y, &raw, sizeof(y));
+    return y;
+}
+
+// Results of bfloat16 kernels are within half a unit of the last of eight digits.
+void sixteen_bits() {
+    const KernelTable& k = kernels();
+    for (ptrdiff_t n : {1, 15, 16, 33, 16384 * 4 + 5}) {
+        std::vector<bfloat16> x(std::size_t(n) + 1, bfloat16{0x3f80}), out(x);
+        for (bfloat16& v : x) v.bits = std::uint16_t(0x3e00 + engine() % 0x200);
+        k.exp_bf16(out.data(), x.data(), n);
+        for (ptrdiff_t i = 0; i < n; i += 1 + n / 500) {
+            const double want = std::exp(double(widened(x[std::size_t(i)])));
+            check("exp_bf16", double(widened(out[std::size_t(i)])), want, want * 0.00196);
+        }
+        check("behind exp_bf16", double(widened(out[std::size_t(n)])), 1, 0);
+        double sum = 0;
+        for (ptrdiff_t i = 0; i < n; i++) sum += double(widened(x[std::size_t(i)]));
+        k.row_sums_bf16(out.data(), x.data(), 1, n);
+        check("row_sums_bf16", double(widened(out[0])), sum, sum * 0.00196);
+        k.sum_rows_bf16(out.data(), x.data(), 1, n, 1);
+        check("sum_rows_bf16", double(widened(out[0])), sum, sum * 0.00196);
+    }
+}
+
+void arithmetic() {
+    const KernelTable& k = kernels();
+    for (ptrdiff_t n : {1, 16, 17, 100, 16384 * 4 + 6})
+        for (ptrdiff_t period : {n, n % 7 ? n : n / 7, ptrdiff_t(0)}) {
+            const Floats a = normal(n), b = normal(period);
+            Floats out(std::size_t(n) + 1, 7.0f);
+            for (bool turned : {false, true}) {
+                k.sub_f32(
+                    {out.data(), a.data(), period ? b.data() : nullptr, n, period, 3, turned});
+                for (ptrdiff_t i = 0; i < n; i += 1 + n / 500) {
+                    const double y = period ? double(b[std::size_t(i % period)]) : 3;
+                    const double d = double(a[std::size_t(i)]) - y;
+                    check("sub", double(out[std::size_t(i)]), turned ? -d : d, 1e-6);
+                }
+            }
+            check("behind sub", double(out[std::size_t(n)]), 7, 0);
+        }
 }
 
 void row_kernels() {
@@ -425,6 +473,8 @@ int main() {
             products(kernels().gemm_f64);
             row_sums();
             elements();
+            sixteen_bits();
+            arithmetic();
             row_kernels();
             attention();
             training();

@@ -7,12 +7,16 @@ MINIDL_THREADS the number of threads that one kernel may use.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import ml_dtypes
+import numpy as np
+
 from minidl.backends.table import Layer
+from minidl.dtypes import HALF_NUMPY
 from minidl.errors import ArgumentError
 
 try:
@@ -28,6 +32,7 @@ def _prepared() -> Any:
     """The extension as the environment wants it, or None."""
     if _extension is None:
         return None
+    _extension.use_bfloat16(np.dtype(ml_dtypes.bfloat16))
     try:
         if name := os.environ.get("MINIDL_ISA"):
             use_isa(name, _extension)
@@ -61,11 +66,39 @@ def use_isa(name: str, module: Any = None) -> None:
 cpu = _prepared()
 
 
+_HALF = (
+    "add sub mul div maximum where neg abs sqrt exp log sum relu relu_backward tanh tanh_backward "
+    "sigmoid sigmoid_backward silu silu_backward gelu gelu_backward"
+)
+# operators of one entry, which takes bfloat16 arrays and rounds once
+HALF = frozenset(_HALF.split())
+
+
+def _is_half(x: Any) -> bool:
+    return type(x) is np.ndarray and x.dtype in HALF_NUMPY
+
+
+def widened(below: Callable) -> Callable:
+    """`below` for 16-bit floats: in float32, the result rounded once."""
+
+    def call(*args: Any, **options: Any) -> Any:
+        wide = [x.astype(np.float32) if _is_half(x) else x for x in args]
+        dtype = next(x.dtype for x in args if _is_half(x))
+        return np.asarray(below(*wide, **options)).astype(dtype)
+
+    return call
+
+
+def _entry(name: str, below: Callable) -> Callable:
+    return cpu.entry(name, (below, widened(below)) if name in HALF else below)
+
+
 def layer() -> Layer:
     """The entries that the extension serves, each over the entry of the layer below."""
     if cpu is None:
         return Layer("native", missing=_why_missing())
-    return Layer("native", over={name: partial(cpu.entry, name) for name in cpu.ENTRIES})
+    over = {name: partial(_entry, name) for name in cpu.ENTRIES}
+    return Layer("native", over=over, half=HALF)
 
 
 def describe() -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd.op import Array, in_place, op
-from minidl.dtypes import FLOAT
+from minidl.dtypes import FLOAT, HALF_NUMPY
 from minidl.errors import ArgumentError, DTypeError, ShapeError
 from minidl.ops.arithmetic import abs, mul
 from minidl.ops.compare import gt, logical_and, lt
@@ -43,7 +43,7 @@ __all__ = [
 
 
 def _floating(x: Any) -> None:
-    if x.dtype.kind != "f":
+    if x.dtype.kind != "f" and x.dtype not in HALF_NUMPY:
         raise DTypeError("input must be floating point")
 
 

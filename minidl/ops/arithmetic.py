@@ -67,6 +67,8 @@ def _scaled(k: Any, x: Array, factor: Any) -> Any:
                 "the factor must be an integer for integer tensors", got=str(factor)
             )
         factor = np.asarray(factor).astype(x.dtype)
+    elif x.dtype.itemsize == 2:
+        x = x.astype(np.float32)  # rounded with the sum, not before it
     return k.mul(x, factor)
 
 
