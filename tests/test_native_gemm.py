@@ -19,6 +19,7 @@ SHAPES = {
     "in place, tasks of rows": (200, 80, 33),
     "strips of a large B, one row": (1, 1100, 300),
     "strips of a large B": (9, 1030, 310),
+    "strips of a large B of whole lines": (2, 1104, 300),
     "packed": (30, 530, 530),
     "packed, blocks of rows and terms": (300, 70, 1100),
     "packed, A copied": (1024, 300, 20),
@@ -38,6 +39,8 @@ def matrix(layout: str, rows: int, columns: int, dtype: type) -> np.ndarray:
         return rng.standard_normal((columns, rows)).astype(dtype).T
     if layout == "with gaps":
         return rng.standard_normal((rows * 2, columns * 3)).astype(dtype)[::2, ::3]
+    if layout == "off a line":
+        return rng.standard_normal(rows * columns + 1).astype(dtype)[1:].reshape(rows, columns)
     return rng.standard_normal((rows, columns)).astype(dtype)
 
 
@@ -51,7 +54,7 @@ def with_threads(count: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_path_is_right_and_the_same_for_any_threads(name: str, dtype: type) -> None:
     m, n, k = SHAPES[name]
-    layouts = ("plain", "transposed", "with gaps")
+    layouts = ("plain", "transposed", "with gaps", "off a line")
     for left, right in product(layouts, layouts):
         a, b = matrix(left, m, k, dtype), matrix(right, k, n, dtype)
         want = a.astype(float) @ b.astype(float)

@@ -24,7 +24,7 @@
 //   3 % to 11 % faster at 1024^3; copied term by term instead of into rows: 1 % slower than that;
 // - the prefetch of C in the tiles: between nothing and 3 % at 777^3, nothing at powers of two;
 // - (8, 2048) (2048, 2048), B transposed: packed 2.8 ms, dot products 0.8 to 1.2 ms;
-// - (1, 2048) (2048, 2048): columns of slivers 0.94 ms, strips 0.45 ms, aligned to lines 0.29 ms;
+// - (1, 2048) (2048, 2048): columns of slivers 0.94 ms, strips 0.45 ms, aligned to lines 0.35 ms;
 // - the last column of 65^3 as a masked vector: 6.1 us, as dot products 5.2 us.
 #include "gemm.h"
 
@@ -108,7 +108,7 @@ void direct(const GemmCall<T>& g) {
         do {  // also where k is 0: C is still to be written
             const ptrdiff_t k = least(strip, g.k - k0);
             for (ptrdiff_t j = from, n; j < to; j += n) {
-                n = j < lead ? lead : least(SLIVER<T>, to - j);
+                n = least(SLIVER<T>, (j < lead ? lead : to) - j);
                 sliver_product(m, int(n), k, g.a + i * g.a_row + k0 * g.a_col, g.a_row, g.a_col,
                                g.b + k0 * g.b_row + j, g.b_row, false, g.c + i * g.c_row + j,
                                g.c_row, g.bias && !k0 ? g.bias + j : nullptr,
