@@ -11,7 +11,6 @@ namespace KERNEL_ISA {
 namespace {
 
 typedef std::uint16_t short_vector __attribute__((vector_size(WIDTH / 2)));
-using vu = vec<std::uint32_t>;
 
 ALWAYS_INLINE vf widened(short_vector x) {
     return (vf)(__builtin_convertvector(x, vu) << 16);
