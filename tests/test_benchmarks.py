@@ -15,6 +15,10 @@ sys.path.append(str(Path(__file__).parents[1]))  # last: an installed minidl sta
 from benchmarks import harness, models
 from benchmarks.harness import Row, Settings
 
+needs_kernels = pytest.mark.skipif(
+    native.cpu is None, reason=f"no native kernels: {native.layer().missing}"
+)
+
 
 def measured(**fields) -> harness.Result:
     row = Row("row", lambda: sleep(0.001), {"slow": lambda: sleep(0.004)}, **fields)
@@ -42,7 +46,7 @@ def test_rows_of_differences():
     assert result.missed == ["+1.00 us"]
 
 
-@pytest.mark.skipif(native.cpu is None, reason="no native kernels")
+@needs_kernels
 def test_limits(monkeypatch):
     rates = {"read": 8e9, "copy": 4e9, "update": 16e9}
     monkeypatch.setattr(harness, "bandwidth", lambda size, kind, threads: rates[kind])
@@ -58,7 +62,7 @@ def test_limits(monkeypatch):
     assert len(result.missed) == 1
 
 
-@pytest.mark.skipif(native.cpu is None, reason="no native kernels")
+@needs_kernels
 def test_bandwidth_and_peak_are_measured():
     assert harness.peak() > 1e8
     assert all(harness.bandwidth(1 << 16, kind, 2) > 1e7 for kind in harness.KINDS)
@@ -83,7 +87,7 @@ def test_operations_of_a_model():
 
 
 def test_a_picture_is_drawn(tmp_path):
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install minidl[bench]")
     from benchmarks import roofline
 
     sizes = [1 << power for power in range(14, 29, 2)]

@@ -113,7 +113,7 @@ def test_negative_strides_are_not_exported(dtype: type) -> None:
 
 
 def test_dlpack_with_torch() -> None:
-    torch = pytest.importorskip("torch", reason="needs torch (extra parity)")
+    torch = pytest.importorskip("torch", reason="parity needs torch: pip install minidl[parity]")
     for dtype in (torch.float32, torch.bfloat16, torch.int16, torch.bool, torch.float16):
         source = torch.tensor([[1, 0, 2], [0, 4, 1]]).to(dtype).t()
         ours = from_dlpack(source)
@@ -223,7 +223,7 @@ PRINTED = [
 
 @pytest.mark.parametrize("array", PRINTED, ids=lambda array: f"{array.dtype}{array.shape}")
 def test_repr_equals_torch(array: np.ndarray) -> None:
-    torch = pytest.importorskip("torch", reason="needs torch (extra parity)")
+    torch = pytest.importorskip("torch", reason="parity needs torch: pip install minidl[parity]")
     theirs = repr(torch.from_numpy(array.copy())).replace("torch.", "minidl.")
     assert repr(Tensor(array)) == theirs
 

@@ -8,7 +8,7 @@ from conftest import ISAS, on_table
 
 import minidl
 from minidl.backends import local, native
-from minidl.errors import ShapeError
+from minidl.errors import ShapeError, UnsupportedError
 
 needs_kernels = pytest.mark.skipif(not ISAS, reason=f"no kernels: {native.layer().missing}")
 rng = np.random.default_rng(0)
@@ -84,3 +84,14 @@ def test_shapes_that_do_not_fit(shapes: tuple, message: str) -> None:
     x, y = (minidl.ones(shape) for shape in shapes)
     with pytest.raises(ShapeError, match=message):
         minidl.matmul(x, y)
+
+
+@pytest.mark.usefixtures("each_table")
+@pytest.mark.parametrize("shapes", [((), (3,)), ((3,), (3,)), ((), (4, 3)), ((2, 3), (3, 4))])
+def test_linear_says_what_does_not_fit(shapes: tuple) -> None:
+    x, weight = (minidl.ones(shape) for shape in shapes)
+    with pytest.raises(
+        (ShapeError, UnsupportedError), match="axis of weight|needs two axes"
+    ) as info:
+        minidl.nn.functional.linear(x, weight)
+    assert all(str(shape) in str(info.value) for shape in shapes)

@@ -40,18 +40,6 @@ float stream_read(const float* x, ptrdiff_t n) {
 
 namespace {
 
-ALWAYS_INLINE void store_past(float* p, vec<float> v) {
-#if defined(__AVX512F__)
-    _mm512_stream_ps(p, v);
-#elif defined(__AVX2__)
-    _mm256_stream_ps(p, v);
-#elif defined(__x86_64__)
-    _mm_stream_ps(p, v);
-#else
-    store(p, v);
-#endif
-}
-
 template <bool PAST>
 void copy(float* out, const float* x, ptrdiff_t n) {
     constexpr int L = lanes<float>;
@@ -62,11 +50,12 @@ void copy(float* out, const float* x, ptrdiff_t n) {
 #pragma GCC unroll 8
         for (int j = 0; j < 8; j++) {
             if constexpr (PAST)
-                store_past(out + i + j * L, v[j]);
+                stream(out + i + j * L, v[j]);
             else
                 store(out + i + j * L, v[j]);
         }
     }
+    if constexpr (PAST) stream_end();
 }
 
 }  // namespace

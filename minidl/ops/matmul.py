@@ -85,7 +85,7 @@ def _rows(x: Tensor) -> Tensor:
 @op(promote="match", needed_by={"input": "weight", "weight": "input"})
 def linear(k: Any, input: Array, weight: Array, bias: Array | None = None) -> Any:
     """`input @ weight.T + bias`. input (..., in), weight (out, in), bias (out,) -> (..., out)."""
-    if input.shape[-1:] != weight.shape[1:]:  # one comparison: also where they lack an axis
+    if weight.ndim != 2 or input.shape[-1:] != weight.shape[1:]:  # also where input has no axis
         if weight.ndim == 1:
             raise UnsupportedError("weight needs two axes; use matmul(input, weight) for a vector")
         raise ShapeError("last axis of input must equal the last axis of weight")
