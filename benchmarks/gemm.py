@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 import minidl
 from benchmarks.harness import Row
+from minidl.backends import local
 
 rng = np.random.default_rng(0)
 
@@ -38,6 +41,29 @@ def _row(name: str, m: int, n: int, k: int, layout: str = "NN", batch: int = 0) 
     return Row(name, lambda: x @ y, rivals, work, size, bar=0.97, written=written)
 
 
+ACTIVATIONS = {
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
+}
+
+
+def _linear(m: int, n: int, k: int, activation: str, keep: bool) -> Row:
+    """A linear map with its activation, whose input is kept for a gradient or not."""
+    shapes = ((m, k), (n, k), (n,))
+    x, weight, bias = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+    u, v, w = (torch.from_numpy(array) for array in (x, weight, bias))
+    table: Any = local.state.cpu
+    ours, theirs = table.linear, ACTIVATIONS[activation]
+    size = 4.0 * (m * k + n * k + m * n * (2 if keep else 1))
+    return Row(
+        f"linear+{activation} {m}x{n}x{k}{' kept' if keep else ''}",
+        lambda: ours(x, weight, bias, activation, keep),
+        {"torch": lambda: theirs(functional.linear(u, v, w))},
+        2.0 * m * n * k, size, bar=1.05, written=0.5,
+    )  # fmt: skip
+
+
 def rows() -> Iterator[Row]:
     """Every row, smallest first."""
     for n in (16, 32, 64, 128, 256, 512, 1024, 2048):
@@ -57,3 +83,7 @@ def rows() -> Iterator[Row]:
         yield _row(f"{m}x2048x2048", m, 2048, 2048)
     yield _row("64 x 64^3", 64, 64, 64, batch=64)
     yield _row("48 x 256x64x256", 256, 64, 256, batch=48)
+    for activation in ACTIVATIONS:
+        yield _linear(512, 2048, 512, activation, False)
+        yield _linear(768, 512, 128, activation, activation != "relu")
+    yield _linear(128, 512, 784, "relu", False)

@@ -215,13 +215,14 @@ def test_linear(data):
     weight = data.draw(arrays((outer, inner), dtype))
     bias = data.draw(st.one_of(st.none(), arrays((outer,), dtype)))
     activation = data.draw(st.sampled_from(list(RESULT_OF)))
-    out, pre = run("linear", x, weight, bias, activation)
+    keep = data.draw(st.booleans())
+    out, pre = run("linear", x, weight, bias, activation, keep)
     shift = np.zeros(()) if bias is None else wide(bias)
     want = wide(x) @ wide(weight).T + shift
     size = np.abs(wide(x)) @ np.abs(wide(weight)).T + np.abs(shift)
     floor = ((inner + 6) * np.finfo(dtype).eps * (size + 1)).astype(float)
     close(out, RESULT_OF[activation](want), floor, dtype)
-    assert (pre is None) == (activation is None)
+    assert (pre is not None) == (keep and activation in ("gelu", "gelu_tanh", "silu"))
     if pre is not None:
         close(pre, want, floor, dtype)
 

@@ -67,6 +67,43 @@ def test_every_path_is_right_and_the_same_for_any_threads(name: str, dtype: type
                 np.testing.assert_array_equal(result, first)
 
 
+KERNELS_OF = {
+    "relu": lambda k, pre: k.relu(pre),
+    "gelu": lambda k, pre: k.gelu(pre, "none"),
+    "gelu_tanh": lambda k, pre: k.gelu(pre, "tanh"),
+    "silu": lambda k, pre: k.silu(pre),
+    "tanh": lambda k, pre: k.tanh(pre),
+    "sigmoid": lambda k, pre: k.sigmoid(pre),
+}
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", SHAPES)
+def test_activations_are_taken_of_what_the_product_alone_gives(name: str, dtype: type) -> None:
+    m, n, k = SHAPES[name]
+    bias = rng.standard_normal(n).astype(dtype)
+    for layout, isa in product(("plain", "transposed"), ISAS):
+        x, weight = matrix("plain", m, k, dtype), matrix(layout, n, k, dtype)
+        if m * n:
+            x[0] = np.inf  # and NaN, where infinities of two signs meet
+        with on_table(isa), native.limit_threads(2), np.errstate(all="ignore"):
+            table = local.state.cpu
+            want, nothing = table.linear(x, weight, bias)
+            assert nothing is None
+            for activation, kernel in KERNELS_OF.items():
+                out, pre = table.linear(x, weight, bias, activation, True)
+                again, nothing = table.linear(x, weight, bias, activation, False)
+                assert nothing is None
+                assert (pre is not None) == (activation in ("gelu", "gelu_tanh", "silu"))
+                if pre is not None:
+                    np.testing.assert_array_equal(pre, want)
+                np.testing.assert_array_equal(out, again)
+                ulps = {} if dtype == np.float32 else {"rtol": 4e-15, "atol": 1e-15}
+                same = np.testing.assert_allclose if ulps else np.testing.assert_array_equal
+                same(out, kernel(table, want), err_msg=f"{isa} {activation}", **ulps)
+
+
 @pytest.mark.usefixtures("each_table")
 @pytest.mark.parametrize(
     ("shapes", "message"),

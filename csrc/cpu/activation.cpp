@@ -5,6 +5,8 @@
 //
 // Limits: one read and one write per element, 20 to 60 operations between them; above the second
 // level cache both matter.
+#include "activation.h"
+
 #include "kernels.h"
 #include "pointwise.h"
 
@@ -12,35 +14,6 @@ namespace KERNEL_ISA {
 namespace {
 
 using std::ptrdiff_t;
-
-constexpr float TANH_RATE = 0.79788456f;  // sqrt(2 / pi)
-constexpr float TANH_CUBE = 0.044715f;
-
-// c[0] + c[1] z + ...
-template <int N>
-ALWAYS_INLINE vf polynomial(const float (&c)[N], vf z) {
-    vf p = splat(c[N - 1]);
-#pragma GCC unroll 8
-    for (int i = N - 2; i >= 0; i--) p = p * z + c[i];
-    return p;
-}
-
-// 1/2 + x P(x^2) / Q(x^2) up to |x| = end, from there on 0 or 1: what the two functions below are.
-// The coefficients are our own minimax fits.
-template <int M, int N>
-ALWAYS_INLINE vf rising(vf x, const float (&p)[M], const float (&q)[N], float end) {
-    const vf z = x * x, y = x * polynomial(p, z) / polynomial(q, z);
-    return 0.5f + select(abs(x) > end, with_sign_of(splat(0.5f), x), y);
-}
-
-// The normal distribution function, within 1.6e-7.
-ALWAYS_INLINE vf normal_cdf(vf x) {
-    constexpr float P[] = {0.398942232f,    0.0333721526f,   0.00465084706f,
-                           0.000164320998f, 6.36002096e-06f, 2.33868338e-08f};
-    constexpr float Q[] = {1.0f,          0.250317663f,   0.028378645f,
-                           0.0018589776f, 7.2399991e-05f, 1.216594e-06f};
-    return rising(x, P, Q, 5.4f);
-}
 
 // The derivative of x normal_cdf(x), within 2.7e-7.
 ALWAYS_INLINE vf gelu_slope(vf x) {
@@ -51,10 +24,6 @@ ALWAYS_INLINE vf gelu_slope(vf x) {
     return rising(x, P, Q, 5.8f);
 }
 
-// 1 / sigmoid(2 u), where sigmoid(2 u) = (1 + tanh u) / 2
-ALWAYS_INLINE vf tanh_gate(vf x) {
-    return 1.0f + exp(x * (-2.0f * TANH_RATE - 2.0f * TANH_RATE * TANH_CUBE * (x * x)));
-}
 // x limited to where the derivative below has reached its limits, so that inf * 0 is not met
 ALWAYS_INLINE vf limited(vf x) {
     return min(splat(40.0f), max(splat(-40.0f), x));
@@ -78,14 +47,14 @@ ALWAYS_INLINE vf silu_slope(vf x) {
 #define UNARY(name, expression)            \
     UNARY_OF(float, name, f32, expression) \
     UNARY_OF(bfloat16, name, bf16, expression)
-UNARY(relu, max(vf{}, x))
+UNARY(relu, relu(x))
 UNARY(exp, exp(x))
 UNARY(log, log(x))
 UNARY(tanh, tanh(x))
 UNARY(sigmoid, sigmoid(x))
-UNARY(gelu, x* normal_cdf(x))
-UNARY(gelu_tanh, x / tanh_gate(x))
-UNARY(silu, x / (1.0f + exp(-x)))
+UNARY(gelu, gelu(x))
+UNARY(gelu_tanh, gelu_tanh(x))
+UNARY(silu, silu(x))
 UNARY_OF(float, erf, f32, erf(x))
 UNARY_OF(float, log_sigmoid, f32, -softplus(-x))
 UNARY_OF(bfloat16, sqrt, bf16, root(x))

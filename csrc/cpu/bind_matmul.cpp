@@ -117,50 +117,93 @@ PyObject* matmul(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObj
 
 // ---------------------------------------------------------------- linear
 
-template <typename T>
-void linear_into(PyArrayObject* x, PyArrayObject* w, PyArrayObject* bias, PyArrayObject* out,
-                 ptrdiff_t rows, ptrdiff_t between) {
-    const int last = PyArray_NDIM(x) - 1;
-    const ptrdiff_t n = PyArray_DIM(w, 0);
-    gemm(GemmCall<T>{rows, n, PyArray_DIM(x, last), data<T>(x), between, step(x, last), data<T>(w),
-                     step(w, 1), step(w, 0), data<T>(out), n, bias ? data<T>(bias) : nullptr,
-                     false});
+constexpr struct {
+    const char* name;
+    Activation activation;
+    bool by_input;  // its derivative is of the input, not of the result
+} ACTIVATIONS[] = {
+    {"relu", Activation::relu, false},          {"gelu", Activation::gelu, true},
+    {"gelu_tanh", Activation::gelu_tanh, true}, {"silu", Activation::silu, true},
+    {"tanh", Activation::tanh, false},          {"sigmoid", Activation::sigmoid, false},
+};
+
+// The activation of that name or None, and whether its input is kept; false if it is neither.
+bool activation_of(PyObject* name, Activation& activation, bool& keep) {
+    if (name == Py_None) {
+        activation = Activation::none;
+        keep = false;
+        return true;
+    }
+    if (!PyUnicode_Check(name)) return false;
+    for (const auto& one : ACTIVATIONS)
+        if (!PyUnicode_CompareWithASCIIString(name, one.name)) {
+            activation = one.activation;
+            keep = keep && one.by_input;
+            return true;
+        }
+    return false;
 }
 
-PyObject* linear(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObject* names) {
-    PyArrayObject *x, *w, *bias = nullptr;
+// The bias of a linear map to n columns, where it is given as one contiguous row.
+bool bias_of(PyObject* given, PyArrayObject* weight, PyArrayObject*& bias) {
+    bias = nullptr;
+    if (given == Py_None) return true;
+    bias = array_of(given);
+    return bias && PyArray_TYPE(bias) == PyArray_TYPE(weight) && PyArray_NDIM(bias) == 1 &&
+           PyArray_DIM(bias, 0) == PyArray_DIM(weight, 0) &&
+           (PyArray_DIM(bias, 0) <= 1 || step(bias, 0) == 1);
+}
+
+struct Linear {
+    PyArrayObject *x, *weight, *bias, *out, *pre;
     ptrdiff_t rows, between;
-    const bool fits =
-        count >= 2 && count <= 3 && !names && (x = array_of(args[0])) && (w = array_of(args[1])) &&
-        PyArray_TYPE(x) == PyArray_TYPE(w) && PyArray_NDIM(x) >= 1 && PyArray_NDIM(w) == 2 &&
-        PyArray_DIM(x, PyArray_NDIM(x) - 1) == PyArray_DIM(w, 1) && leading(x, 1, rows, between);
+    Activation activation;
+};
+
+template <typename T>
+void linear_into(const Linear& l) {
+    const int last = PyArray_NDIM(l.x) - 1;
+    const ptrdiff_t n = PyArray_DIM(l.weight, 0);
+    gemm(GemmCall<T>{l.rows, n, PyArray_DIM(l.x, last), data<T>(l.x), l.between, step(l.x, last),
+                     data<T>(l.weight), step(l.weight, 1), step(l.weight, 0), data<T>(l.out), n,
+                     l.bias ? data<T>(l.bias) : nullptr, false, l.activation,
+                     l.pre ? data<T>(l.pre) : nullptr});
+}
+
+// linear(x, weight, bias=None, activation=None, keep=True)
+PyObject* linear(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+    Linear l;
+    bool keep = count < 5 || args[4] == Py_True;
+    const bool fits = count >= 2 && count <= 5 && !names && (l.x = array_of(args[0])) &&
+                      (l.weight = array_of(args[1])) &&
+                      PyArray_TYPE(l.x) == PyArray_TYPE(l.weight) && PyArray_NDIM(l.x) >= 1 &&
+                      PyArray_NDIM(l.weight) == 2 &&
+                      PyArray_DIM(l.x, PyArray_NDIM(l.x) - 1) == PyArray_DIM(l.weight, 1) &&
+                      leading(l.x, 1, l.rows, l.between) &&
+                      bias_of(count > 2 ? args[2] : Py_None, l.weight, l.bias) &&
+                      activation_of(count > 3 ? args[3] : Py_None, l.activation, keep) &&
+                      (count < 5 || PyBool_Check(args[4]));
     if (!fits) return hand_on(below, args, count, names);
-    if (count == 3 && args[2] != Py_None) {
-        bias = array_of(args[2]);
-        if (!bias || PyArray_TYPE(bias) != PyArray_TYPE(w) || PyArray_NDIM(bias) != 1 ||
-            PyArray_DIM(bias, 0) != PyArray_DIM(w, 0) ||
-            (PyArray_DIM(bias, 0) > 1 && step(bias, 0) != 1))
-            return hand_on(below, args, count, names);
-    }
     npy_intp shape[NPY_MAXDIMS];
-    const int last = PyArray_NDIM(x) - 1;
-    for (int i = 0; i < last; i++) shape[i] = PyArray_DIM(x, i);
-    shape[last] = PyArray_DIM(w, 0);
-    PyObject* out = PyArray_SimpleNew(last + 1, shape, PyArray_TYPE(x));
-    if (!out) return nullptr;
-    PyArrayObject* o = reinterpret_cast<PyArrayObject*>(out);
-    try {
-        Unlocked unlocked(2.0 * double(PyArray_SIZE(o)) * double(PyArray_DIM(w, 1)));
-        if (PyArray_TYPE(x) == NPY_FLOAT)
-            linear_into<float>(x, w, bias, o, rows, between);
-        else
-            linear_into<double>(x, w, bias, o, rows, between);
-    } catch (const std::bad_alloc&) {
-        Py_DECREF(out);
-        return PyErr_NoMemory();
+    const int last = PyArray_NDIM(l.x) - 1;
+    for (int i = 0; i < last; i++) shape[i] = PyArray_DIM(l.x, i);
+    shape[last] = PyArray_DIM(l.weight, 0);
+    l.out = new_array(last + 1, shape, PyArray_TYPE(l.x));
+    l.pre = keep ? new_array(last + 1, shape, PyArray_TYPE(l.x)) : nullptr;
+    bool done = l.out && (l.pre || !keep);
+    if (done) {
+        const double work = 2.0 * double(PyArray_SIZE(l.out)) * double(PyArray_DIM(l.weight, 1));
+        done = run_kernel(work, [&] {
+            if (PyArray_TYPE(l.x) == NPY_FLOAT)
+                linear_into<float>(l);
+            else
+                linear_into<double>(l);
+        });
     }
-    PyObject* pair = PyTuple_Pack(2, out, Py_None);
-    Py_DECREF(out);
+    PyObject* pre = keep ? reinterpret_cast<PyObject*>(l.pre) : Py_None;
+    PyObject* pair = done ? PyTuple_Pack(2, reinterpret_cast<PyObject*>(l.out), pre) : nullptr;
+    Py_XDECREF(reinterpret_cast<PyObject*>(l.out));
+    Py_XDECREF(reinterpret_cast<PyObject*>(l.pre));
     return pair;
 }
 

@@ -11,6 +11,7 @@
 //   rows of A, where it is read once, in strips of 8 or 16 rows as long as a page.
 // - dot products: few rows, B with contiguous columns; also the last columns of a product where
 //   they would fill no quarter of a vector, as rows of the transpose.
+// An activation is taken of the block of C that a task has just summed, out of the caches.
 //
 // Limits: 2 m n k operations; a sliver is read once per rows of a tile, C once per KC; under few
 // rows the bytes of B.
@@ -30,6 +31,7 @@
 
 #include <cstdint>
 
+#include "epilogue.h"
 #include "kernels.h"
 #include "parallel.h"
 #include "tile.h"
@@ -79,6 +81,19 @@ ptrdiff_t even(ptrdiff_t total, ptrdiff_t limit, ptrdiff_t unit) {
 template <typename T>
 void product(const GemmCall<T>& g);
 
+// Where the sums go.
+template <typename T>
+T* sums_of(const GemmCall<T>& g) {
+    return g.pre ? g.pre : g.c;
+}
+
+// The rest of the work on a block of C whose sums are complete.
+template <typename T>
+void finish(const GemmCall<T>& g, ptrdiff_t i, ptrdiff_t j, ptrdiff_t m, ptrdiff_t n) {
+    const ptrdiff_t at = i * g.c_row + j;
+    activate(g.activation, m, n, sums_of(g) + at, g.c + at, g.c_row);
+}
+
 // ---------------------------------------------------------------- B in place
 
 // Columns of B before its first whole cache line, if its rows are whole lines: a vector that lies
@@ -100,6 +115,7 @@ void direct(const GemmCall<T>& g) {
     const ptrdiff_t lead = large ? to_line(g) : 0;
     const ptrdiff_t blocks = up(g.n - lead, width);
     const ptrdiff_t rows = even(g.m, most(TASK_ROWS, g.m * blocks / TASKS), 24);
+    T* const sums = sums_of(g);
     const auto body = [&](ptrdiff_t task) {
         const ptrdiff_t i = task / blocks * rows, m = least(rows, g.m - i);
         const ptrdiff_t block = task % blocks, from = block ? lead + block * width : 0;
@@ -110,9 +126,10 @@ void direct(const GemmCall<T>& g) {
             for (ptrdiff_t j = from, n; j < to; j += n) {
                 n = least(SLIVER<T>, (j < lead ? lead : to) - j);
                 sliver_product(m, int(n), k, g.a + i * g.a_row + k0 * g.a_col, g.a_row, g.a_col,
-                               g.b + k0 * g.b_row + j, g.b_row, false, g.c + i * g.c_row + j,
+                               g.b + k0 * g.b_row + j, g.b_row, false, sums + i * g.c_row + j,
                                g.c_row, g.bias && !k0 ? g.bias + j : nullptr,
                                g.accumulate || k0 > 0);
+                if (k0 + strip >= g.k) finish(g, i, j, m, n);
             }
             k0 += strip;
         } while (k0 < g.k);
@@ -134,9 +151,11 @@ void dot_products(const GemmCall<T>& g) {
     parallel_for(up(g.n, block), [&](ptrdiff_t task) {
         const ptrdiff_t j = task * block, n = least(block, g.n - j);
         const T* b = g.b + j * g.b_col;
-        T* c = g.c + j;
-        if (!g.accumulate && !g.bias && g.k <= chain)
-            return dot_product(g.m, n, g.k, g.a, g.a_row, b, g.b_col, c, g.c_row);
+        T* c = sums_of(g) + j;
+        if (!g.accumulate && !g.bias && g.k <= chain) {
+            dot_product(g.m, n, g.k, g.a, g.a_row, b, g.b_col, c, g.c_row);
+            return finish(g, 0, j, g.m, n);
+        }
         Scratch<T> sums(g.m * n);
         for (ptrdiff_t k0 = 0; k0 < g.k; k0 += chain) {
             dot_product(g.m, n, least(chain, g.k - k0), g.a + k0, g.a_row, b + k0, g.b_col,
@@ -150,6 +169,7 @@ void dot_products(const GemmCall<T>& g) {
                     to = value;
                 }
         }
+        finish(g, 0, j, g.m, n);
     });
 }
 
@@ -166,12 +186,16 @@ void last_columns(const GemmCall<T>& g, ptrdiff_t count) {
                         g.m, nullptr, false});
     for (ptrdiff_t i = 0; i < g.m; i++)
         for (ptrdiff_t q = 0; q < count; q++) {
-            T value = sums.get()[q * g.m + i];
-            T& to = g.c[i * g.c_row + j + q];
+            T& value = sums.get()[q * g.m + i];
+            T& to = sums_of(g)[i * g.c_row + j + q];
             if (g.accumulate) value += to;
             if (g.bias) value += g.bias[j + q];
             to = value;
         }
+    if (g.activation == Activation::none) return;
+    activate(g.activation, 1, count * g.m, sums.get(), sums.get(), count * g.m);
+    for (ptrdiff_t i = 0; i < g.m; i++)
+        for (ptrdiff_t q = 0; q < count; q++) g.c[i * g.c_row + j + q] = sums.get()[q * g.m + i];
 }
 
 // ---------------------------------------------------------------- B packed
@@ -192,7 +216,7 @@ void blocked(const GemmCall<T>& g) {
     const ptrdiff_t mc = copies ? even(g.m, PANEL_BYTES / (a_wide * size), rows) : g.m;
     const ptrdiff_t panel_size = kc * up(least(nc, g.n), S) * S;
     Scratch<T> memory(panel_size + (copies ? least(mc, g.m) * a_wide : 0));
-    T *panel = memory.get(), *block = panel + panel_size;
+    T *panel = memory.get(), *block = panel + panel_size, *const sums = sums_of(g);
     for (ptrdiff_t n0 = 0; n0 < g.n; n0 += nc) {
         const ptrdiff_t columns = least(nc, g.n - n0), slivers = up(columns, S);
         const auto width = [&](ptrdiff_t s) { return int(least(S, columns - s * S)); };
@@ -224,8 +248,9 @@ void blocked(const GemmCall<T>& g) {
                         const ptrdiff_t j = n0 + s * S;
                         sliver_product(
                             least(rows, m - i), width(s), inner, a + i * a_row, a_row, a_col,
-                            panel + s * S * inner, wide(s), true, g.c + (m0 + i) * g.c_row + j,
+                            panel + s * S * inner, wide(s), true, sums + (m0 + i) * g.c_row + j,
                             g.c_row, g.bias && !k0 ? g.bias + j : nullptr, g.accumulate || k0 > 0);
+                        if (k0 + inner == g.k) finish(g, m0 + i, j, least(rows, m - i), width(s));
                     }
                 });
             }

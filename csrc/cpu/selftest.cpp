@@ -47,6 +47,25 @@ void check(const char* what, double got, double want, double room) {
 
 // ---------------------------------------------------------------- products
 
+double activated(Activation which, double x) {
+    switch (which) {
+        case Activation::relu:
+            return std::fmax(x, 0);
+        case Activation::gelu:
+            return 0.5 * x * std::erfc(-x / std::sqrt(2.0));
+        case Activation::gelu_tanh:
+            return x / (1 + std::exp(-2 * std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+        case Activation::silu:
+            return x / (1 + std::exp(-x));
+        case Activation::tanh:
+            return std::tanh(x);
+        case Activation::sigmoid:
+            return 1 / (1 + std::exp(-x));
+        default:
+            return x;
+    }
+}
+
 template <typename T>
 void products(void (*gemm)(const GemmCall<T>&)) {
     const double eps = sizeof(T) == 4 ? 1.2e-7 : 2.3e-16;
@@ -72,7 +91,13 @@ void products(void (*gemm)(const GemmCall<T>&)) {
                       n,
                       engine() % 2 ? bias.data() : nullptr,
                       engine() % 2 == 0};
+        auto pre = before;
+        g.activation = engine() % 3 ? Activation::none : Activation(engine() % 7);
+        const bool kept = engine() % 2;
+        if (kept && g.activation != Activation::none) g.pre = pre.data();
         gemm(g);
+        check("behind the input of the activation", double(pre[std::size_t(m * n)]),
+              double(before[std::size_t(m * n)]), 0);
         check("behind C", double(c[std::size_t(m * n)]), double(before[std::size_t(m * n)]), 0);
         for (int probe = 0; probe < 50 && m && n; probe++) {
             const ptrdiff_t i = ptrdiff_t(engine() % std::size_t(m)),
@@ -85,7 +110,10 @@ void products(void (*gemm)(const GemmCall<T>&)) {
                 sum += term;
                 size += std::fabs(term);
             }
-            check("gemm", double(c[std::size_t(i * n + j)]), sum, double(k + 3) * eps * size);
+            const double room = double(k + 3) * eps * size;
+            if (g.pre) check("gemm, before", double(pre[std::size_t(i * n + j)]), sum, room);
+            check("gemm", double(c[std::size_t(i * n + j)]), activated(g.activation, sum),
+                  2 * room + 10 * eps);
         }
     }
 }

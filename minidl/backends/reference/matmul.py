@@ -19,6 +19,7 @@ ACTIVATIONS = {
     "tanh": lambda pre: np.tanh(pre, out=np.empty(pre.shape, pre.dtype)),
     "sigmoid": sigmoid,
 }
+_BY_INPUT = frozenset(("gelu", "gelu_tanh", "silu"))  # derivatives of the input, not of the result
 
 
 def matmul(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -46,12 +47,14 @@ def linear(
     weight: np.ndarray,
     bias: np.ndarray | None = None,
     activation: str | None = None,
+    keep: bool = True,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """activation(x weight^T + bias), and the pre-activation where there is an activation.
+    """activation(x weight^T + bias), and the pre-activation where a gradient will ask for it.
 
     x: (..., in), weight: (out, in), bias: (out,) or None, one dtype
     -> out (..., out), pre (..., out) or None; activation: None, "relu", "gelu", "gelu_tanh",
-    "silu", "tanh" or "sigmoid".
+    "silu", "tanh" or "sigmoid". pre is None without activation, with keep=False, and for those
+    whose derivative is a function of the result: "relu", "tanh", "sigmoid".
 
     Any strides; both results are fresh, C-contiguous and share no memory.
     """
@@ -61,7 +64,9 @@ def linear(
     np.matmul(as_rows(x, rows, inner), gemm_ready(weight).T, out=target)
     if bias is not None:
         np.add(target, bias, out=target)
-    return (pre, None) if activation is None else (ACTIVATIONS[activation](pre), pre)
+    if activation is None:
+        return pre, None
+    return ACTIVATIONS[activation](pre), pre if keep and activation in _BY_INPUT else None
 
 
 def linear_backward(
