@@ -129,3 +129,28 @@ def test_any_number_of_threads_gives_the_same_bits(shape: tuple[int, int, int]) 
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("lead", [(), (3,), (2, 3)])
+@pytest.mark.parametrize("queries", [5, 70])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_results_have_the_memory_order_of_the_inputs(lead, queries, groups) -> None:
+    def transposed(seed: int, rows: int, heads: int, size: int) -> np.ndarray:
+        return np.swapaxes(drawn(seed, *lead, rows, heads, size), -3, -2)
+
+    q, g = transposed(0, queries, 4, 20), transposed(3, queries, 4, 17)
+    k, v = transposed(1, 300, 4 // groups, 20), transposed(2, 300, 4 // groups, 17)
+    check(q, k, v, g=g)
+    with on_table(ISAS[-1]):
+        out, lse = call("attention", q, k, v, None, False, 0.3)
+        back = call("attention_backward", g, q, k, v, None, False, 0.3, out, lse)
+    assert lse.flags.c_contiguous
+    for x in (out, *back):
+        assert x.flags.owndata and np.swapaxes(x, -3, -2).flags.c_contiguous
+    plain = [np.ascontiguousarray(x) for x in (g, q, k, v)]
+    with on_table(ISAS[-1]):
+        out, lse = call("attention", *plain[1:], None, False, 0.3)
+        same = call("attention_backward", *plain, None, False, 0.3, out, lse)
+    for x, y in zip(back, same, strict=True):
+        assert y.flags.c_contiguous
+        np.testing.assert_array_equal(x, y)

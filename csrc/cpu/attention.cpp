@@ -194,7 +194,7 @@ void forward_block(const AttentionCall& a, const SeenBlocks& seen, Block at) {
     }
     const ptrdiff_t first = (at.b * a.heads + at.h) * a.queries + at.i * QUERIES;
     for (int r = 0; r < at.rows; r++) {
-        float* out = a.out + (first + r) * dv;
+        float* out = a.out.at(at.b, at.h, at.i * QUERIES + r);
         if (total[r] == 0.0f)
             for (ptrdiff_t d = 0; d < dv; d++) out[d] = 0.0f;
         else
@@ -215,12 +215,18 @@ struct QuerySide {
     float delta[QUERIES];  // sum of gradient times output, scaled
 };
 
-// dq (rows, depth) of the block, and what it adds to dk and dv (rows of the keys from `from` on).
+void clear(float* x, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t columns) {
+    for (ptrdiff_t r = 0; r < rows; r++)
+        for (ptrdiff_t d = 0; d < columns; d++) x[r * row + d] = 0.0f;
+}
+
+// dq (rows, depth) of the block, and what it adds to dk and dv from row `from` of the blocks on.
 void backward_block(const AttentionCall& a, const SeenBlocks& seen, Block at, ptrdiff_t from,
-                    ptrdiff_t to, QuerySide& side, float* dk, float* dv, float* dq) {
+                    ptrdiff_t to, QuerySide& side, float* dq, ptrdiff_t dq_row) {
     constexpr int L = lanes<float>;
     const float* g = a.g.at(at.b, at.h, at.i * QUERIES);
     const float* q = a.q.at(at.b, at.h, at.i * QUERIES);
+    const float* out = a.out.at(at.b, at.h, at.i * QUERIES);
     const ptrdiff_t first = (at.b * a.heads + at.h) * a.queries + at.i * QUERIES;
     turned(side.q, q, a.q.row, at.rows, a.depth, a.scale * LOG2_E);
     turned(side.g, g, a.g.row, at.rows, a.depth_v, 1.0f);
@@ -231,7 +237,7 @@ void backward_block(const AttentionCall& a, const SeenBlocks& seen, Block at, pt
         vf sum{};
         if (r < at.rows)
             for_row(a.depth_v, [&](ptrdiff_t d, int n) {
-                sum += get(g + r * a.g.row + d, n) * get(a.out + (first + r) * a.depth_v + d, n);
+                sum += get(g + r * a.g.row + d, n) * get(out + r * a.out.row + d, n);
             });
         side.delta[r] = reduce_add<float>(sum) * a.scale;
     }
@@ -250,25 +256,25 @@ void backward_block(const AttentionCall& a, const SeenBlocks& seen, Block at, pt
                     store(side.ds + n, p * (load(side.ds + n) * a.scale - delta));
                 }
             }
-            const ptrdiff_t row = (j - from) * KEYS + key;
+            const ptrdiff_t row = j * KEYS + key;
             product(keys, a.depth_v, at.rows - query, side.s + key * QUERIES + query, QUERIES, 1,
-                    g + query * a.g.row, a.g.row, dv + row * a.depth_v, a.depth_v, true);
+                    g + query * a.g.row, a.g.row, a.dv.at(at.b, at.kv, row), a.dv.row, true);
             product(keys, a.depth, at.rows - query, side.ds + key * QUERIES + query, QUERIES, 1,
-                    q + query * a.q.row, a.q.row, dk + row * a.depth, a.depth, true);
+                    q + query * a.q.row, a.q.row, a.dk.at(at.b, at.kv, row), a.dk.row, true);
         });
         at.query_bands([&](int query, int queries, int keys) {
             product(queries, a.depth, keys, side.ds + query, 1, QUERIES, k, a.k.row,
-                    dq + query * a.depth, a.depth, begun);
+                    dq + query * dq_row, dq_row, begun);
         });
         begun = true;
     }
-    for (ptrdiff_t n = 0; !begun && n < at.rows * a.depth; n++) dq[n] = 0.0f;
+    if (!begun) clear(dq, dq_row, at.rows, a.depth);
 }
 
 // The gradients of the keys of blocks from..to-1 of one kv head, and what they add to those of the
 // queries, dq (group, queries, depth).
 void backward_part(const AttentionCall& a, const SeenBlocks& seen, ptrdiff_t head, ptrdiff_t from,
-                   ptrdiff_t to, float* dq) {
+                   ptrdiff_t to, Heads<float*> dq) {
     const ptrdiff_t b = head / a.kv_heads, kv = head % a.kv_heads, group = a.heads / a.kv_heads;
     Scratch<float> space(QUERIES * (a.depth + a.depth_v + 2 * KEYS));
     QuerySide side;
@@ -277,16 +283,14 @@ void backward_part(const AttentionCall& a, const SeenBlocks& seen, ptrdiff_t hea
     side.s = side.g + QUERIES * a.depth_v;
     side.ds = side.s + QUERIES * KEYS;
     const ptrdiff_t end = to * KEYS < a.keys ? to * KEYS : a.keys;
-    float* dk = a.dk + (head * a.keys + from * KEYS) * a.depth;
-    float* dv = a.dv + (head * a.keys + from * KEYS) * a.depth_v;
-    for (ptrdiff_t n = 0; n < (end - from * KEYS) * a.depth; n++) dk[n] = 0.0f;
-    for (ptrdiff_t n = 0; n < (end - from * KEYS) * a.depth_v; n++) dv[n] = 0.0f;
+    clear(a.dk.at(b, kv, from * KEYS), a.dk.row, end - from * KEYS, a.depth);
+    clear(a.dv.at(b, kv, from * KEYS), a.dv.row, end - from * KEYS, a.depth_v);
     for (ptrdiff_t h = 0; h < group; h++)
         for (ptrdiff_t i = 0; i < blocks(a.queries, QUERIES); i++) {
             const Block at(a, b, kv * group + h, i);
             const ptrdiff_t count = at.count(a);
-            backward_block(a, seen, at, from, to < count ? to : count, side, dk, dv,
-                           dq + (h * a.queries + i * QUERIES) * a.depth);
+            backward_block(a, seen, at, from, to < count ? to : count, side,
+                           dq.at(0, h, i * QUERIES), dq.row);
         }
 }
 
@@ -306,24 +310,30 @@ void attention_f32(const AttentionCall& a) {
 
 void attention_backward_f32(const AttentionCall& a) {
     const ptrdiff_t heads = a.batch * a.kv_heads, count = blocks(a.keys, KEYS);
-    const ptrdiff_t size = a.heads / a.kv_heads * a.queries * a.depth;
+    const ptrdiff_t group = a.heads / a.kv_heads, one = a.queries * a.depth, size = group * one;
     const SeenBlocks seen(a);
     // each share of the keys has query gradients of its own
     const ptrdiff_t parts = shares(heads, count);
     Scratch<float> partial(parts > 1 ? parts * heads * size : 1);
     parallel_for(heads * parts, [&](ptrdiff_t task) {
         const ptrdiff_t head = task / parts, part = task % parts;
-        float* dq = parts > 1 ? partial.get() + task * size : a.dq + head * size;
+        Heads<float*> dq = a.dq;
+        dq.p = a.dq.at(head / a.kv_heads, head % a.kv_heads * group, 0);
+        if (parts > 1) dq = {partial.get() + task * size, 0, one, a.depth};
         backward_part(a, seen, head, count * part / parts, count * (part + 1) / parts, dq);
     });
     if (parts == 1) return;
     parallel_for(heads, [&](ptrdiff_t head) {
         const float* from = partial.get() + head * parts * size;
-        for_row(size, [&](ptrdiff_t n, int part) {
-            vf sum{};
-            for (ptrdiff_t t = 0; t < parts; t++) sum += get(from + t * size + n, part);
-            put(a.dq + head * size + n, sum, part);
-        });
+        const ptrdiff_t b = head / a.kv_heads, first = head % a.kv_heads * group;
+        for (ptrdiff_t r = 0; r < group * a.queries; r++, from += a.depth) {
+            float* dq = a.dq.at(b, first + r / a.queries, r % a.queries);
+            for_row(a.depth, [&](ptrdiff_t d, int part) {
+                vf sum{};
+                for (ptrdiff_t t = 0; t < parts; t++) sum += get(from + t * size + d, part);
+                put(dq + d, sum, part);
+            });
+        }
     });
 }
 

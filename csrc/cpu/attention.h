@@ -26,10 +26,10 @@ struct AttentionCall {
     AttentionMask mask;
     bool causal;  // query i sees the keys up to i
     float scale;
-    // forward: written; backward: read. Contiguous: (batch, heads, queries, depth_v) and without
-    // the last axis
-    float *out, *lse;
-    // backward only; dq, dk, dv are contiguous
+    // forward: written; backward: read. lse is contiguous: (batch, heads, queries)
+    Heads<float*> out;
+    float* lse;
+    // backward only
     Heads<const float*> g;
-    float *dq, *dk, *dv;
+    Heads<float*> dq, dk, dv;
 };

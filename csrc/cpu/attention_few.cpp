@@ -186,7 +186,7 @@ void attention_few(const AttentionCall& a) {
                 top = one > top ? one : top;
             }
             const float level = top == NOTHING ? 0.0f : top;
-            float* out = a.out + (head * queries + r) * dv;
+            float* out = a.out.at(head / a.heads, head % a.heads, r);
             for (ptrdiff_t d = 0; d < dv; d++) out[d] = 0.0f;
             for (ptrdiff_t part = 0; part < parts; part++) {
                 const Share share = share_of(head, part);

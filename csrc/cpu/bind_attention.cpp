@@ -30,9 +30,32 @@ PyArrayObject* folded(PyObject* x, Heads<const float*>& heads) {
     return a;
 }
 
+// A new float32 array (*B, heads, rows, columns) for what belongs to x (*B, heads, rows, any), in
+// x's memory order, which is (*B, rows, heads, columns) after a transpose: then the transpose back
+// gives a contiguous array, and joining the heads costs no copy.
+PyArrayObject* new_heads(PyArrayObject* x, ptrdiff_t columns, Heads<float*>& heads) {
+    const int dims = PyArray_NDIM(x), h = dims - 3, r = dims - 2;
+    npy_intp shape[NPY_MAXDIMS], steps[NPY_MAXDIMS];
+    for (int i = 0; i < dims; i++) shape[i] = PyArray_DIM(x, i);
+    shape[dims - 1] = columns;
+    const bool turned = shape[h] > 1 && shape[r] > 1 && step(x, r) > step(x, h) && step(x, h) > 0;
+    heads.head = turned ? columns : shape[r] * columns;
+    heads.row = turned ? shape[h] * columns : columns;
+    heads.batch = shape[h] * shape[r] * columns;
+    steps[dims - 1] = sizeof(float);
+    steps[r] = heads.row * npy_intp(sizeof(float));
+    steps[h] = heads.head * npy_intp(sizeof(float));
+    npy_intp between = heads.batch * npy_intp(sizeof(float));
+    for (int i = h - 1; i >= 0; between *= shape[i--]) steps[i] = between;
+    PyArrayObject* made = reinterpret_cast<PyArrayObject*>(PyArray_NewFromDescr(
+        &PyArray_Type, PyArray_DescrFromType(NPY_FLOAT), dims, shape, steps, nullptr, 0, nullptr));
+    if (made) heads.p = data<float>(made);
+    return made;
+}
+
 // References that are held for one call.
 struct Held {
-    PyArrayObject* arrays[4] = {};
+    PyArrayObject* arrays[5] = {};
     ~Held() {
         for (PyArrayObject* a : arrays) Py_XDECREF(a);
     }
@@ -122,14 +145,10 @@ PyObject* attention(PyObject* below, PyObject* const* args, Py_ssize_t count, Py
         if (!(held.arrays[i] = folded(args[i], *heads[i])))
             return PyErr_Occurred() ? nullptr : hand_on(below, args, count, names);
     if (!attention_options(args[4], args[5], a)) return nullptr;
-    const int dims = PyArray_NDIM(held.arrays[0]);
-    npy_intp shape[NPY_MAXDIMS];
-    for (int i = 0; i < dims; i++) shape[i] = PyArray_DIM(held.arrays[0], i);
-    shape[dims - 1] = a.depth_v;
-    PyArrayObject* out = new_array(dims, shape, NPY_FLOAT);
-    PyArrayObject* lse = new_array(dims - 1, shape, NPY_FLOAT);
+    PyArrayObject* q = held.arrays[0];
+    PyArrayObject* out = new_heads(q, a.depth_v, a.out);
+    PyArrayObject* lse = new_array(PyArray_NDIM(q) - 1, PyArray_DIMS(q), NPY_FLOAT);
     if (out && lse) {
-        a.out = data<float>(out);
         a.lse = data<float>(lse);
         const double work = 2.0 * double(a.batch * a.heads) * double(a.queries) * double(a.keys) *
                             double(a.depth + a.depth_v);
@@ -143,29 +162,26 @@ PyObject* attention_backward(PyObject* below, PyObject* const* args, Py_ssize_t 
                              PyObject* names) {
     AttentionCall a{};
     Held held;
-    PyArrayObject *out, *lse;
+    PyArrayObject* lse;
     if (count != 9 || names || !attention_sizes(args + 1, a) ||
         !attention_mask(args[4], reinterpret_cast<PyArrayObject*>(args[1]), a) ||
-        !(out = plain_f32(args[7])) || !(lse = plain_f32(args[8])) ||
-        PyArray_SIZE(lse) != a.batch * a.heads * a.queries ||
-        PyArray_SIZE(out) != PyArray_SIZE(lse) * a.depth_v)
+        !(lse = plain_f32(args[8])) || PyArray_SIZE(lse) != a.batch * a.heads * a.queries)
         return hand_on(below, args, count, names);
-    Heads<const float*>* const heads[] = {&a.g, &a.q, &a.k, &a.v};
-    for (int i = 0; i < 4; i++)
-        if (!(held.arrays[i] = folded(args[i], *heads[i])))
+    Heads<const float*> out{};
+    Heads<const float*>* const heads[] = {&a.g, &a.q, &a.k, &a.v, &out};
+    for (int i = 0; i < 5; i++)
+        if (!(held.arrays[i] = folded(args[i < 4 ? i : 7], *heads[i])))
             return PyErr_Occurred() ? nullptr : hand_on(below, args, count, names);
-    if (PyArray_SIZE(held.arrays[0]) != PyArray_SIZE(out))
+    const npy_intp values = PyArray_SIZE(lse) * a.depth_v;
+    if (PyArray_SIZE(held.arrays[0]) != values || PyArray_SIZE(held.arrays[4]) != values)
         return hand_on(below, args, count, names);
     if (!attention_options(args[5], args[6], a)) return nullptr;
-    PyArrayObject* dq = new_like(held.arrays[1]);
-    PyArrayObject* dk = new_like(held.arrays[2]);
-    PyArrayObject* dv = new_like(held.arrays[3]);
+    PyArrayObject* dq = new_heads(held.arrays[1], a.depth, a.dq);
+    PyArrayObject* dk = new_heads(held.arrays[2], a.depth, a.dk);
+    PyArrayObject* dv = new_heads(held.arrays[3], a.depth_v, a.dv);
     if (dq && dk && dv) {
-        a.out = data<float>(out);
+        a.out = {const_cast<float*>(out.p), out.batch, out.head, out.row};  // only read
         a.lse = data<float>(lse);
-        a.dq = data<float>(dq);
-        a.dk = data<float>(dk);
-        a.dv = data<float>(dv);
         const double work = 5.0 * double(a.batch * a.heads) * double(a.queries) * double(a.keys) *
                             double(a.depth + a.depth_v);
         if (!run_kernel(work, [&] { kernels().attention_backward_f32(a); })) Py_CLEAR(dq);

@@ -326,12 +326,12 @@ void attention() {
                         {},
                         causal,
                         0.3f,
-                        out.data(),
+                        {out.data(), 0, t * d, d},
                         lse.data(),
                         {g.data(), 0, t * d, d},
-                        dq.data(),
-                        dk.data(),
-                        dv.data()};
+                        {dq.data(), 0, t * d, d},
+                        {dk.data(), 0, 0, d},
+                        {dv.data(), 0, 0, d}};
         kernels().attention_f32(a);
         kernels().attention_backward_f32(a);
         std::vector<double> wanted(v.size(), 0.0);

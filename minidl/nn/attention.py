@@ -182,21 +182,18 @@ class MultiheadAttention(Module):
         """Map the inputs (N, length, size) to heads (N, heads, length, head_dim)."""
         bias = self.in_proj_bias
         if self._same_sizes and same:
-            length = query.shape[1]
-            packed = ops.linear(query, self.in_proj_weight, bias)
-            split = packed.view(query.shape[0], length, 3, self.num_heads, self.head_dim)
-            q, k, v = split.permute(2, 0, 3, 1, 4).unbind(0)
-            return q, k, v
-        if self._same_sizes:
-            weights = self.in_proj_weight.chunk(3)
+            parts = ops.linear(query, self.in_proj_weight, bias).chunk(3, -1)
         else:
-            weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
-        biases = (None, None, None) if bias is None else bias.chunk(3)
+            if self._same_sizes:
+                weights = self.in_proj_weight.chunk(3)
+            else:
+                weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
+            biases = (None, None, None) if bias is None else bias.chunk(3)
+            inputs = zip((query, key, value), weights, biases, strict=True)
+            parts = [ops.linear(x, weight, b) for x, weight, b in inputs]
         q, k, v = (
-            ops.linear(x, w, b)
-            .view(x.shape[0], x.shape[1], self.num_heads, self.head_dim)
-            .transpose(1, 2)
-            for x, w, b in zip((query, key, value), weights, biases, strict=True)
+            x.view(x.shape[0], x.shape[1], self.num_heads, self.head_dim).transpose(1, 2)
+            for x in parts
         )
         return q, k, v
 

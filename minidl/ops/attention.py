@@ -179,13 +179,18 @@ def _matched(
     leads = (query.shape[:-3], key.shape[:-3], value.shape[:-3])
     try:
         lead = leads[0] if leads[0] == leads[1] == leads[2] else np.broadcast_shapes(*leads)
-        return (
-            expand(query, (*lead, heads if grouped or heads == own else max(heads, own), -1, -1)),
-            expand(key, (*lead, own, -1, -1)),
-            expand(value, (*lead, own, -1, -1)),
-        )
     except ValueError:
         raise _misfit("leading axes must broadcast", *shapes) from None
+    owns = (*lead, own)
+    return (
+        _widened(query, owns if heads < own and not grouped else (*lead, heads)),
+        _widened(key, owns),
+        _widened(value, owns),
+    )
+
+
+def _widened(x: Tensor, lead: tuple[int, ...]) -> Tensor:
+    return x if x.shape[:-2] == lead else expand(x, (*lead, -1, -1))
 
 
 def _check_mask(mask: Tensor, is_causal: bool, scores: tuple[int, ...]) -> None:

@@ -128,8 +128,9 @@ def attention(
     broadcast to (*B, H, T, S); causal: key j is seen by query i if j <= i
     -> out (*B, H, T, Dv), lse (*B, H, T).
 
-    A row that sees no key gives out 0 and lse -inf. Any strides; results are fresh and
-    C-contiguous. Floor: eps * (D sum|scale q k| + S) * sum_j p_j |v_j|.
+    A row that sees no key gives out 0 and lse -inf. Any strides; results are fresh, and
+    C-contiguous or in the memory order (*B, T, H, D), where their input is. Floor:
+    eps * (D sum|scale q k| + S) * sum_j p_j |v_j|.
     """
     out = np.zeros((*q.shape[:-1], v.shape[-1]), q.dtype)
     lse = np.full(q.shape[:-1], -np.inf, q.dtype)
@@ -171,7 +172,7 @@ def attention_backward(
     g, out: (*B, H, T, Dv), lse: (*B, H, T), the rest as in `attention` -> dq, dk, dv with the
     shapes of q, k, v. A row that saw no key contributes nothing.
 
-    Any strides; results are fresh and C-contiguous. Floor: that of `attention`, times |g| and the
+    Any strides; results as those of `attention`. Floor: that of `attention`, times |g| and the
     length of the sum (S for dq, T * H / Hkv for dk and dv).
     """
     dq, dk, dv = (np.zeros(x.shape, x.dtype) for x in (q, k, v))
