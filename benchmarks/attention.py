@@ -35,7 +35,19 @@ def _row(b: int, h: int, t: int, d: int, causal: bool, backward: bool, bar: floa
     name = f"({b},{h},{t},{d}) {'causal' if causal else 'full'}{' + backward' if backward else ''}"
     rivals = {"torch": _call(theirs.scaled_dot_product_attention, y, causal, backward)}
     mine = _call(ours.scaled_dot_product_attention, x, causal, backward)
-    return Row(name, mine, rivals, work, bar=bar, share_bar=0.6 if d == 64 else 0.0)
+    # q, k, v, the result; with backward all are read again, the result twice, and 3 are written
+    arrays_moved = 12 if backward else 4
+    return Row(
+        name,
+        mine,
+        rivals,
+        work,
+        4.0 * arrays_moved * b * h * t * d,
+        bar=bar,
+        written=4 / 12 if backward else 1 / 4,
+        share_bar=0.6 if d == 64 else 0.0,
+        jax=("attention", b, h, t, t, d, causal, backward),
+    )
 
 
 def _decoding(b: int, h: int, queries: int, keys: int, d: int) -> Row:
@@ -46,10 +58,12 @@ def _decoding(b: int, h: int, queries: int, keys: int, d: int) -> Row:
         f"({b},{h},{queries} of {keys},{d})",
         _call(ours.scaled_dot_product_attention, x, False, False),
         {"torch": _call(theirs.scaled_dot_product_attention, y, False, False)},
+        operations=4.0 * b * h * queries * keys * d,
         bytes=8.0 * b * h * keys * d,
         written=0.0,
         bar=1.0,
         share_bar=0.8,
+        jax=("attention", b, h, queries, keys, d, False, False),
     )
 
 

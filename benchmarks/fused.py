@@ -45,14 +45,27 @@ def _row(
     pairs = [_both(*shape, dtype=dtype) for shape in shapes]
     x, y = [p[0] for p in pairs], [p[1] for p in pairs]
     size = 2.0 * x[0].element_size() * float(np.prod(shapes[0]))
-    return Row(name, lambda: call(ours, *x), {"torch": lambda: call(theirs, *y)}, 0, size, bar)
+    jax = ("function", name, shapes, dtype, False)
+    rivals = {"torch": lambda: call(theirs, *y)}
+    return Row(name, lambda: call(ours, *x), rivals, 0, size, bar, jax=jax)
 
 
-def _trained(name: str, call: Callable[..., Any], shapes: list[tuple[int, ...]], bar: float) -> Row:
+def _trained(
+    name: str,
+    call: Callable[..., Any],
+    shapes: list[tuple[int, ...]],
+    bar: float,
+    size: float = 0.0,
+    written: float = 2 / 5,
+) -> Row:
+    """With backward: unless `size` says otherwise 3 reads (of the input twice) and 2 writes."""
     pairs = [_both(*shape, grad=True) for shape in shapes]
     mine = _backward(lambda *x: call(ours, *x), [p[0] for p in pairs])
     rival = _backward(lambda *x: call(theirs, *x), [p[1] for p in pairs])
-    return Row(f"{name} + backward", mine, {"torch": rival}, bar=bar)
+    jax = ("function", name, shapes, "float32", True)
+    size = size or 5 * 4.0 * float(np.prod(shapes[0]))
+    rivals = {"torch": rival}
+    return Row(f"{name} + backward", mine, rivals, 0, size, bar, written=written, jax=jax)
 
 
 def rows() -> Iterator[Row]:
@@ -77,6 +90,8 @@ def rows() -> Iterator[Row]:
         lambda f, x: f.cross_entropy(x, classes[f]),
         [(1024, 8192)],
         5.0,
+        size=2 * 4.0 * 1024 * 8192,
+        written=1 / 2,
     )
     index = rng.integers(0, 32000, 4096)
     looked_up = {ours: minidl.tensor(index), theirs: torch.tensor(index)}
@@ -85,6 +100,8 @@ def rows() -> Iterator[Row]:
         lambda f, w: f.embedding(looked_up[f], w),
         [(32000, 256)],
         3.0,
+        size=4.0 * 256 * (4 * 4096 + 32000),  # 3 reads and a write of rows, and the gradient
+        written=(4096 + 32000) / (4 * 4096 + 32000),
     )
     yield from _elements()
 

@@ -38,7 +38,8 @@ def _row(name: str, m: int, n: int, k: int, layout: str = "NN", batch: int = 0) 
     work = 2.0 * max(1, batch) * m * n * k
     size = 4.0 * max(1, batch) * (m * n + m * k + k * n)
     written = m * n / (m * n + m * k + k * n)
-    return Row(name, lambda: x @ y, rivals, work, size, bar=0.97, written=written)
+    jax = ("matmul", *((*lead, *shape) for shape in shapes), layout)
+    return Row(name, lambda: x @ y, rivals, work, size, bar=0.97, written=written, jax=jax)
 
 
 ACTIVATIONS = {

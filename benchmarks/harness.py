@@ -6,12 +6,22 @@ ratio and the interval that holds the true median with 95 % (order statistics), 
 the limit: the time that the row's operations take at the rate of multiply-adds alone, or its bytes
 at the rate of reads and copies over a working set of that size, whichever is longer. Both rates are
 measured in the same run.
+
+The best rival, which ratios and bars count, is the best of those that run one operator after the
+other, as we do: torch and NumPy. What compiles a whole function first (torch.compile, JAX) is timed
+in the same rounds and has a ratio and, where a row says so, a bar of its own.
+
+With several threads a side waits before its window until the threads of the side before sleep, and
+waits busily: a caller that sleeps may wake on the processor on which a worker of a rival sleeps,
+and both then share it, spinning (torch's 1024^3 with two threads: 23 ms instead of 11).
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
+import os
 import platform
 import statistics
 from collections.abc import Callable, Sequence
@@ -20,14 +30,17 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter
 from typing import Any
 
 from minidl.backends import native
 
 RESULTS = Path(__file__).parent / "results"
 MARGIN = 0.15  # by which a ratio may fall before --check speaks
-KINDS = ("read", "copy", "update")  # how bytes are moved
+# how bytes are moved: "update" is in place; "momentum" and "adam" as optimisers do, 3 or 4 arrays
+# of which all but one are written in place
+KINDS = ("read", "copy", "update", "momentum", "adam")
+COMPILERS = ("torch.compile", "jax")
 LARGEST = 1 << 28  # bytes; a larger working set is memory as well
 
 
@@ -36,8 +49,9 @@ class Row:
     """One comparison, and the bars that it should clear.
 
     operations and bytes are those that the result needs at the least; `written` is the part of the
-    bytes that is written, in place of what was read or elsewhere; `rate` the operations per second
-    of the dtype relative to float32's.
+    bytes that is written; moved: "copy" where that is elsewhere, "update" where it is in place of
+    what was read, "momentum" or "adam"; `rate` the operations per second of the dtype relative to
+    float32's. jax: the case that benchmarks/jax_side.py knows, and its arguments.
     bar: ratio to the best rival; bars: to single rivals; share_bar: part of the limit; over:
     seconds by which ours may exceed its only rival, which is a part of it. A call does `per` of
     what is measured.
@@ -51,11 +65,12 @@ class Row:
     bar: float = 0.0
     bars: dict[str, float] = field(default_factory=dict)
     written: float = 0.5
-    in_place: bool = False
+    moved: str = "copy"
     rate: float = 1.0
     share_bar: float = 0.0
     over: float = 0.0
     per: int = 1
+    jax: tuple[Any, ...] = ()
 
 
 @dataclass
@@ -97,6 +112,7 @@ class Settings:
     rounds: int = 15
     window: float = 0.01  # seconds of one side in one round
     threads: int = 1
+    jax: Any = None  # remote.Remote, where there is one
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -118,37 +134,57 @@ def summary(values: Sequence[float]) -> Ratio:
 
 
 def per_call(function: Callable[[], Any], calls: int) -> float:
-    """Seconds of one call."""
+    """Seconds of one call; what runs in another process knows them itself."""
+    if hasattr(function, "per_call"):
+        return in_place(lambda: function.per_call(calls))  # type: ignore[attr-defined]
     start = perf_counter()
     for _ in range(calls):
         function()
     return (perf_counter() - start) / calls
 
 
-def rest(sides: Sequence[str], threads: int) -> None:
-    """Wait until the threads of the side before sleep: OpenBLAS's poll for 0.1 s, OpenMP's less."""
-    if threads > 1:
-        sleep(0.15 if "numpy" in sides else 0.01)
+def rest(before: str, threads: int) -> None:
+    """Wait until the threads of a side sleep: OpenBLAS's poll for 0.1 s, OpenMP's less."""
+    if threads > 1 and before:
+        until = perf_counter() + (0.15 if before == "numpy" else 0.01)
+        while perf_counter() < until:
+            pass
+
+
+def in_place(function: Callable[[], Any]) -> Any:
+    """Call what sleeps, and come back to the processor that this thread was on."""
+    allowed, processor = os.sched_getaffinity(0), ctypes.CDLL(None).sched_getcpu()
+    try:
+        return function()
+    finally:
+        os.sched_setaffinity(0, {processor})
+        os.sched_setaffinity(0, allowed)
 
 
 def measure(row: Row, settings: Settings) -> Result:
     """Time a row in rounds."""
     sides = {"minidl": row.ours, **row.rivals}
-    calls = {}
+    if settings.jax and row.jax and ("jax" in sides or settings.jax.prepare(*row.jax)):
+        sides["jax"] = settings.jax
+    calls, last = {}, ""
     for name, function in sides.items():
+        rest(last, settings.threads)
         function()
+        last = name
         calls[name] = max(1, int(settings.window / max(1e-7, per_call(function, 1))))
     times: dict[str, list[float]] = {name: [] for name in sides}
     peaks = []
     for n in range(settings.rounds):
         order = list(sides) if n % 2 else list(reversed(sides))
         for name in order:
-            rest(order, settings.threads)
+            rest(last, settings.threads)
+            last = name
             if name == "minidl":
                 peaks.append(peak())
             times[name].append(per_call(sides[name], calls[name]) / row.per)
     mine = times.pop("minidl")
-    best = [min(rivals) for rivals in zip(*times.values(), strict=True)]
+    eager = [times[name] for name in times if name not in COMPILERS] or list(times.values())
+    best = [min(rivals) for rivals in zip(*eager, strict=True)]
     ratios = {name: summary(_quotients(times[name], mine)) for name in times}
     first = summary(_quotients(best, mine)) if best else Ratio(0.0, 0.0, 0.0)
     result = Result(
@@ -217,7 +253,7 @@ def peak() -> float:
 def bandwidth(size: int, kind: str, threads: int = 1) -> float:
     """Bytes per second of all threads, which share out a working set of `size` bytes.
 
-    kind: "read", "copy", or "update" in place.
+    kind: one of KINDS.
     """
     own, seconds = size // threads, 0.05 if size > 1 << 24 else 0.01
     with ThreadPoolExecutor(threads) as pool:
@@ -232,9 +268,10 @@ def transfer(row: Row, threads: int = 1) -> float:
     and what is written beyond at the rate of copies.
     """
     working = min(LARGEST, 1 << max(13, round(math.log2(row.bytes))))
+    if row.moved in ("momentum", "adam"):
+        return row.bytes / bandwidth(working, row.moved, threads)
     both = min(1.0, 2 * row.written)
-    kind = "update" if row.in_place else "copy"
-    seconds = both * row.bytes / bandwidth(working, kind, threads) if both else 0.0
+    seconds = both * row.bytes / bandwidth(working, row.moved, threads) if both else 0.0
     return seconds + (1 - both) * row.bytes / bandwidth(working, "read", threads)
 
 
@@ -242,7 +279,7 @@ def transfer(row: Row, threads: int = 1) -> float:
 
 
 def line(result: Result) -> str:
-    """One line of the table."""
+    """One line of the table: ours, ratio, rivals, the limit and our share of it, bars."""
     ratio = ""
     if result.over:
         ratio = f"+{_time(result.over).strip()}"
@@ -253,12 +290,14 @@ def line(result: Result) -> str:
         + (f" {result.ratios[name].median:.2f}" if len(result.rivals) > 1 else "")
         for name, t in result.rivals.items()
     )
-    share = f"{100 * result.share:3.0f} % of {result.limit}" if result.limit else ""
+    share = ""
+    if result.limit:
+        share = f"limit {_time(result.model)}, {100 * result.share:3.0f} % of {result.limit}"
     bars = [f"{result.bar:.2f}"] if result.bar else []
     bars += [f"{bar:.2f} of {name}" for name, bar in result.bars.items() if name in result.rivals]
     bar = f"bar {', '.join(bars)}" if bars else ""
     missed = f"MISSED {', '.join(result.missed)}" if result.missed else ""
-    parts = f"{result.name:34} {_time(result.ours)}  {ratio:20}  {rivals:32}  {share:19}  {bar}"
+    parts = f"{result.name:34} {_time(result.ours)}  {ratio:20}  {rivals:32}  {share:39}  {bar}"
     return f"{parts} {missed}".rstrip()
 
 
@@ -270,7 +309,7 @@ def _time(seconds: float) -> str:
 def limits(threads: int) -> dict[str, Any]:
     """The peak, and the bandwidth by working set: what rows are held against."""
     sizes = [1 << power for power in range(14, 29, 2)] if native.cpu else []
-    kinds = {k: {size: bandwidth(size, k, threads) for size in sizes} for k in KINDS}
+    kinds = {k: {size: bandwidth(size, k, threads) for size in sizes} for k in KINDS[:3]}
     return {"peak": peak() * threads, **kinds}
 
 

@@ -27,6 +27,7 @@ class Job:
     operations: float
     bar: float
     share_bar: float = 0.0
+    jax: tuple[str, int] = ("", 0)  # the model's name in jax_side.py, and its heads
 
 
 def build(job: Job, library: Any, weights: Any = None) -> Callable[[], float]:
@@ -170,6 +171,7 @@ def _gpt(layers: int, heads: int, width: int, length: int, batch: int, bar: floa
         layers * block + products(rows, (c, VOCABULARY)),
         bar,
         share,
+        ("gpt", heads),
     )
 
 
@@ -179,11 +181,11 @@ def jobs() -> list[Job]:
     layer += attended(32, 4, 64, 32, causal=False)
     return [
         Job("MLP 784-512-256-10, batch 128, Adam", mlp, "Adam", "cross_entropy", _digits,
-            products(128, (784, 512), (512, 256), (256, 10), first=True), 1.8),
+            products(128, (784, 512), (512, 256), (256, 10), first=True), 1.8, jax=("mlp", 0)),
         Job("MLP 64-64-1 BCE, batch 32, Adam", small, "Adam", "binary_cross_entropy_with_logits",
-            _points, products(32, (64, 64), (64, 1), first=True), 4.0),
+            _points, products(32, (64, 64), (64, 1), first=True), 4.0, jax=("small", 0)),
         _gpt(4, 4, 128, 64, 12, 1.6, 0.0),
         _gpt(6, 6, 384, 256, 8, 1.25, 0.65),
         Job("encoder 2 x 128, T 64, batch 32, AdamW", encoder, "AdamW", "cross_entropy", _words,
-            2 * layer + products(32, (128, 4)), 1.5),
+            2 * layer + products(32, (128, 4)), 1.5, jax=("encoder", 4)),
     ]  # fmt: skip

@@ -37,8 +37,7 @@ def rows() -> Iterator[Row]:
             mine.step,
             {"torch": rival.step},
             bytes=7 * size,
-            written=3 / 7,
-            in_place=True,
+            moved="adam",
             bar=bar,
         )
         sgd = minidl.optim.SGD(_parameters(minidl), lr=0.01, momentum=0.9)
@@ -50,8 +49,7 @@ def rows() -> Iterator[Row]:
             sgd.step,
             {"torch": other.step},
             bytes=5 * size,
-            written=2 / 5,
-            in_place=True,
+            moved="momentum",
         )
     x, y = _parameters(minidl), _parameters(torch)
     yield Row(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +48,12 @@ def _numpy_step(weights: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) ->
     return step
 
 
-def _row(job: Job, compiled: bool) -> Row:
+# Bytes that a step moves per byte of weights: read forward and backward, gradients written, and the
+# optimiser's 4 reads and 3 writes. What lies between layers may stay in caches.
+MOVED, WRITTEN = 10, 4
+
+
+def _row(job: Job, compiled: bool, jax: Any) -> Row:
     torch.manual_seed(0)
     net = job.model(torch)
     weights = {key: value.numpy().copy() for key, value in net.state_dict().items()}
@@ -58,19 +64,29 @@ def _row(job: Job, compiled: bool) -> Row:
         steps["torch.compile"] = train(job, torch, other, torch.compile(other))
     if job.name.startswith("MLP 64-64-1"):
         steps["numpy"] = _numpy_step(weights, *job.data(np.random.default_rng(0)))
+    inputs = job.data(np.random.default_rng(0))
+    case = ("train", *job.jax, 0.01 if job.optimizer == "AdamW" else 0.0, weights, *inputs)
+    if jax and jax.prepare(*case):
+        steps["jax"] = jax
     _agree(job.name, steps)
     return Row(
         job.name,
         steps.pop("minidl"),
         steps,
         job.operations,
+        MOVED * 4.0 * sum(w.size for w in weights.values()),
+        written=WRITTEN / MOVED,
         bars={"torch": job.bar, "torch.compile": 1.0},
         share_bar=job.share_bar,
+        jax=case,
     )
 
 
-def rows(only: str = "", compiled: bool = False) -> Iterator[Row]:
-    """The models of the bars; `compiled` adds torch.compile as a rival, which is slow to begin."""
+def rows(only: str = "", compiled: bool = False, jax: Any = None) -> Iterator[Row]:
+    """The models of the bars; `compiled` adds torch.compile as a rival, which is slow to begin.
+
+    jax: remote.Remote, which takes the same weights; its losses are compared like the others'.
+    """
     for job in jobs():
         if only in job.name:
-            yield _row(job, compiled)
+            yield _row(job, compiled, jax)

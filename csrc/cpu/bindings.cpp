@@ -44,7 +44,8 @@ void use_allocator() {
 
 // Bytes per second of one core over a working set of `bytes`: the best pass of those that fill
 // about `seconds`. kind: "read"; "copy", to as much memory, through the caches or past them;
-// "update", in place. What is read and what is written both count.
+// "update", in place; "momentum" and "adam", 3 or 4 arrays of which all but one are written in
+// place. What is read and what is written both count.
 double bandwidth(std::size_t bytes, const std::string& kind, double seconds) {
     struct alignas(64) Line {
         float x[16];
@@ -72,6 +73,15 @@ double bandwidth(std::size_t bytes, const std::string& kind, double seconds) {
     const KernelTable& k = kernels();
     const double size = double(n) * sizeof(float);
     if (kind == "update") return rate(2 * size, [&] { k.stream_update(x, n); });
+    if (kind == "momentum" || kind == "adam") {
+        const int reads = kind == "adam" ? 4 : 3;
+        // no two at the same place in a page, where loads would wait for stores of others
+        const ptrdiff_t each = n / reads / 64 * 64;
+        const ptrdiff_t apart = each < 8192 ? each : each / 1024 * 1024 - 752;
+        const ptrdiff_t own = apart / 64 * 64;
+        return rate(double(2 * reads - 1) * double(own) * sizeof(float),
+                    [&] { k.stream_step(x, own, apart, reads); });
+    }
     if (kind == "copy")
         return std::max(rate(size, [&] { k.stream_copy(x + n / 2, x, n / 2, false); }),
                         rate(size, [&] { k.stream_copy(x + n / 2, x, n / 2, true); }));

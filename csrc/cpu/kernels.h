@@ -72,6 +72,7 @@ using RowsBackward = void(float* dx, const float* g, std::ptrdiff_t g_row, const
     K(stream_read, float(const float* x, std::ptrdiff_t n))                                       \
     K(stream_copy, void(float* out, const float* x, std::ptrdiff_t n, bool past))                 \
     K(stream_update, void(float* x, std::ptrdiff_t n))                                            \
+    K(stream_step, void(float* x, std::ptrdiff_t n, std::ptrdiff_t apart, int reads))             \
     K(sum_rows_bf16, void(bfloat16 * out, const bfloat16* x, std::ptrdiff_t x_row,                \
                           std::ptrdiff_t rows, std::ptrdiff_t n))                                 \
     K(row_sums_bf16,                                                                              \

@@ -2,8 +2,9 @@
 //
 // Contract: fma_burn does `rounds` rounds of 12 independent multiply-adds of one vector each and
 // returns the operations done; stream_read returns the sum of x (n); stream_copy writes x to out
-// (n, both aligned to a vector), past the caches if asked to; stream_update writes x in place. All
-// must be timed outside.
+// (n, both aligned to a vector), past the caches if asked to; stream_update writes x in place;
+// stream_step reads 3 or 4 arrays of n, `apart` elements apart, and writes all but the last in
+// place, as optimisers do. All must be timed outside.
 #include "kernels.h"
 #include "simd.h"
 
@@ -67,6 +68,33 @@ void stream_update(float* x, ptrdiff_t n) {
 #pragma GCC unroll 8
         for (int j = 0; j < 8; j++) store(x + i + j * L, load(x + i + j * L) * factor);
     }
+}
+
+namespace {
+
+template <int READS>
+void step(float* x, ptrdiff_t n, ptrdiff_t apart) {
+    constexpr int L = lanes<float>;
+    const vec<float> factor = broadcast(0.999f);
+    for (ptrdiff_t i = 0; i + 4 * L <= n; i += 4 * L) {
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; j++) {
+            float* at = x + i + j * L;
+            const vec<float> last = load(at + (READS - 1) * apart);
+#pragma GCC unroll 3
+            for (int r = 0; r < READS - 1; r++)
+                store(at + r * apart, load(at + r * apart) * factor + last);
+        }
+    }
+}
+
+}  // namespace
+
+void stream_step(float* x, ptrdiff_t n, ptrdiff_t apart, int reads) {
+    if (reads == 3)
+        step<3>(x, n, apart);
+    else
+        step<4>(x, n, apart);
 }
 
 void stream_copy(float* out, const float* x, ptrdiff_t n, bool past) {
