@@ -289,6 +289,25 @@ def test_later_operators_take_no_page_faults(name: str) -> None:
     assert faults(OPERATIONS[name](), 10) <= 20
 
 
+def _of_other_shapes(megabytes: int) -> None:
+    """Leave recycled memory of that size in all, of shapes that do not come again."""
+    arrays = [minidl.empty(20_000 * (50 + n)) for n in range(megabytes // 8)]
+    for array in arrays:
+        array.zero_()
+
+
+def test_no_page_faults_once_other_shapes_are_gone() -> None:
+    _of_other_shapes(1200)
+    x = minidl.ones(4096, 4096)
+    assert faults(lambda: x * 2.0 + 1.0, 4) <= 20
+    assert native.cpu.kept_bytes() <= 512 << 20
+    _of_other_shapes(1200)
+    x = minidl.ones(256, 256)
+    assert faults(lambda: [x + n for n in range(200)], 4) <= 20
+    assert native.cpu.kept_bytes() <= 512 << 20
+    native.cpu.trim()
+
+
 def test_what_a_kernel_cannot_take_goes_to_the_layer_below() -> None:
     table = local.state.cpu
     half = normal(3, 4).astype(np.float64)

@@ -2,7 +2,9 @@
 //
 // A NumPy data-allocation handler (NEP 49). Blocks are 64-byte aligned and come in size classes of
 // a quarter of a power of two; what is freed waits in the list of its class, up to a limit over
-// all. Thread-safe: arrays may be freed by another thread than the one that made them.
+// all. Above it the blocks go that have waited longest, whatever their class: those of shapes that
+// are gone, or more of a shape than is used at once. Thread-safe: arrays may be freed by another
+// thread than the one that made them.
 #include "allocator.h"
 
 #include <malloc.h>
@@ -25,13 +27,18 @@ constexpr bool RECYCLES = false;  // blocks end where the array does, and freed 
 constexpr bool RECYCLES = true;
 #endif
 
+// A block that waits, written into its memory. The last to come is the first to be taken, so the
+// others of its class, `next`, have waited longer.
 struct Free {
-    Free* next;
+    Free *next, *before;  // `before` of a list's first is not set
+    std::uint64_t since;
 };
 
 struct Lists {
     std::atomic_flag lock = ATOMIC_FLAG_INIT;
-    Free* of[CLASSES] = {};
+    Free *of[CLASSES] = {}, *last[CLASSES];  // `last` of an empty list is not set
+    std::uint64_t oldest[CLASSES];           // last->since
+    std::uint64_t clock = 0;
     std::size_t kept = 0;
 };
 Lists lists;
@@ -56,6 +63,50 @@ int class_of(std::size_t size) {
 }
 std::size_t class_bytes(int c) {
     return c < 4 ? (c + 1) * ALIGN : std::size_t(5 + c % 4) << (c / 4 + 5);
+}
+
+void put(Free* block, int c) {
+    Free* first = lists.of[c];
+    *block = {first, nullptr, ++lists.clock};
+    if (first) {
+        first->before = block;
+    } else {
+        lists.last[c] = block;
+        lists.oldest[c] = lists.clock;
+    }
+    lists.of[c] = block;
+    lists.kept += class_bytes(c);
+}
+
+// Takes the blocks that have waited longest out of the lists until `bytes` more may be kept; they
+// are chained by `next`.
+Free* evict(std::size_t bytes) {
+    Free* out = nullptr;
+    while (lists.kept > KEEP_BYTES - bytes) {
+        int c = -1;
+        for (int i = 0; i < CLASSES; i++)
+            if (lists.of[i] && (c < 0 || lists.oldest[i] < lists.oldest[c])) c = i;
+        Free* block = lists.last[c];
+        if (block == lists.of[c]) {
+            lists.of[c] = nullptr;
+        } else {
+            lists.last[c] = block->before;
+            lists.last[c]->next = nullptr;
+            lists.oldest[c] = lists.last[c]->since;
+        }
+        lists.kept -= class_bytes(c);
+        block->next = out;
+        out = block;
+    }
+    return out;
+}
+
+void free_all(Free* block) {
+    while (block) {
+        Free* next = block->next;
+        std::free(block);
+        block = next;
+    }
 }
 
 void* take(std::size_t size) {
@@ -83,14 +134,12 @@ void give(void* p) {
     int c = class_of(usable);
     if (class_bytes(c) > usable) c--;
     const std::size_t bytes = class_bytes(c);
+    if (bytes > KEEP_BYTES) return std::free(p);
     acquire();
-    const bool keep = lists.kept + bytes <= KEEP_BYTES;
-    if (keep) {
-        lists.of[c] = new (p) Free{lists.of[c]};
-        lists.kept += bytes;
-    }
+    Free* gone = lists.kept > KEEP_BYTES - bytes ? evict(bytes) : nullptr;
+    put(new (p) Free, c);
     release();
-    if (!keep) std::free(p);
+    free_all(gone);
 }
 
 }  // namespace
@@ -128,12 +177,7 @@ void allocator_trim() {
     std::memset(lists.of, 0, sizeof(all));
     lists.kept = 0;
     release();
-    for (Free* block : all)
-        while (block) {
-            Free* next = block->next;
-            std::free(block);
-            block = next;
-        }
+    for (Free* block : all) free_all(block);
 }
 
 std::size_t allocator_kept() {

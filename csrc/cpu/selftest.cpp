@@ -488,6 +488,28 @@ void allocator() {
 #endif
     allocator_trim();
     check("trimmed", double(allocator_kept()), 0, 0);
+#if !defined(__SANITIZE_ADDRESS__)
+    // The blocks that have waited longest go: after the first ones and one more of another size
+    // than the limit holds, those of the latter are all there.
+    constexpr std::size_t MB = std::size_t(1) << 20;
+    const auto fill = [](std::size_t size, int count) {
+        std::vector<void*> blocks;
+        for (int i = 0; i < count; i++) blocks.push_back(allocator_malloc(nullptr, size));
+        for (void* p : blocks) allocator_free(nullptr, p, size);
+        return blocks;
+    };
+    fill(32 * MB, 20);
+    check("the limit", double(allocator_kept()), 512 * double(MB), 0);
+    const std::vector<void*> made = fill(24 * MB, 5);
+    check("others went", double(allocator_kept()), (5 * 24 + 12 * 32) * double(MB), 0);
+    for (auto p = made.rbegin(); p != made.rend(); ++p)
+        check("what came last is taken first", allocator_malloc(nullptr, 24 * MB) == *p, 1, 0);
+    check("taken", double(allocator_kept()), 12 * 32 * double(MB), 0);
+    for (void* p : made) allocator_free(nullptr, p, 24 * MB);
+    allocator_free(nullptr, allocator_malloc(nullptr, 600 * MB), 600 * MB);
+    check("too large to keep", double(allocator_kept()), (5 * 24 + 12 * 32) * double(MB), 0);
+    allocator_trim();
+#endif
 }
 
 }  // namespace
