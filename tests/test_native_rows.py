@@ -132,6 +132,14 @@ def test_arithmetic_with_a_number(name: str, dtype: Any, number: float) -> None:
         same(got, want)
 
 
+@pytest.mark.parametrize("number", [0.3, 1e-3, 1e-30, -1.7, 3e38, float("nan")])
+def test_products_of_every_bfloat16(number: float) -> None:
+    x = EVERY[:: 1 if number == 0.3 else -1]  # subnormal results beside others and among themselves
+    with np.errstate(all="ignore"):
+        want = rounded(x.astype(np.float32) * np.float32(number), BFLOAT16)
+    same(run("mul", x, number), want)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, BFLOAT16, np.float16], ids=str)
 @given(form=FORMS, turned=st.booleans())
 def test_choices(dtype: Any, form: tuple, turned: bool) -> None:

@@ -13,22 +13,19 @@ constexpr std::ptrdiff_t CHUNK = 16384;  // elements of a task: some 5 us and mo
 // 2 x 16 MB takes 1.2 ms, not 2.4.
 constexpr std::ptrdiff_t LARGE = std::ptrdiff_t(16) << 20;
 
+template <typename F, typename... In>
+ALWAYS_INLINE Two applied(const F& f, In... in) {
+    return {f(in.first...), f(in.second...)};
+}
+
 // out[i] = f(x[i]...) for elements from..end, vector by vector.
 template <bool STREAMED = false, typename T, typename F, typename... In>
 ALWAYS_INLINE void span(T* out, std::ptrdiff_t from, std::ptrdiff_t end, const F& f,
                         const In*... in) {
     constexpr int L = lanes<float>;
     std::ptrdiff_t i = from;
-    for (; i + 2 * L <= end; i += 2 * L) {  // two at a time: the chains of one hide the other's
-        const vf first = f(wide(in + i)...), second = f(wide(in + i + L)...);
-        if constexpr (STREAMED) {
-            stream(out + i, first);
-            stream(out + i + L, second);
-        } else {
-            narrow(out + i, first);
-            narrow(out + i + L, second);
-        }
-    }
+    for (; i + 2 * L <= end; i += 2 * L)  // two at a time: the chains of one hide the other's
+        narrow_two<STREAMED>(out + i, applied(f, wide_two(in + i)...));
     for (; i < end; i += L) {
         const int part = end - i < L ? int(end - i) : L;
         narrow(out + i, f(wide(in + i, part)...), part);
@@ -51,13 +48,12 @@ ALWAYS_INLINE void in_chunks(std::ptrdiff_t n, const F& body) {
 // out[i] = f(x[i]...); arrays are contiguous and may be the same, of float32 or bfloat16.
 template <typename T, typename F, typename... In>
 ALWAYS_INLINE void pointwise(T* out, std::ptrdiff_t n, const F& f, const In*... in) {
-    if constexpr (sizeof(T) == sizeof(float))
-        if (n * std::ptrdiff_t(sizeof(T)) >= LARGE &&
-            reinterpret_cast<std::uintptr_t>(out) % WIDTH == 0)
-            return in_chunks(n, [&](std::ptrdiff_t from, std::ptrdiff_t end) {
-                span<true>(out, from, end, f, in...);
-                stream_end();
-            });
+    if (n * std::ptrdiff_t(sizeof(T)) >= LARGE &&
+        reinterpret_cast<std::uintptr_t>(out) % WIDTH == 0)
+        return in_chunks(n, [&](std::ptrdiff_t from, std::ptrdiff_t end) {
+            span<true>(out, from, end, f, in...);
+            stream_end();
+        });
     in_chunks(n, [&](std::ptrdiff_t from, std::ptrdiff_t end) { span(out, from, end, f, in...); });
 }
 

@@ -22,6 +22,7 @@ from minidl.autograd.node import Node, check_versions, constant, edge_of, lent, 
 from minidl.autograd.specialise import backward_source_of, source_of
 from minidl.backends import local
 from minidl.backends.table import entered
+from minidl.dtypes import FLOATS
 from minidl.errors import GradientError
 from minidl.tensor import Storage, Tensor, View
 
@@ -182,8 +183,7 @@ def _specialise(op: Operator) -> Any:
         source += backward_source_of(op)
     filename = f"<minidl operator {op.name}>"
     linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
-    namespace |= _HELPERS
-    namespace |= {"FORWARD": op.forward, "THIS": function, "GRADIENT": op.gradient}
+    namespace |= _HELPERS | {"FORWARD": op.forward, "THIS": function, "GRADIENT": op.gradient}
     made: dict[str, Any] = {}
     exec(compile(source, filename, "exec"), namespace, made)
     if op.gradient is not None:
@@ -204,8 +204,7 @@ _HELPERS = {
     "NDARRAY": np.ndarray,
     "ASARRAY": np.asarray,
     "LOCAL": local,
-    "F32": np.dtype(np.float32),
-    "F64": np.dtype(np.float64),
+    **{d.name.upper(): d.numpy for d in FLOATS},
     "PREPARE": prepare,
     "OPERAND": operand,
     "SEQUENCE": sequence,

@@ -9,7 +9,7 @@ local starts with an underscore, so no argument of an operator can collide with 
             input_ = input.array
             other_ = other.array
             _d = input_.dtype
-            if other_.dtype is _d and (_d is F32 or _d is F64):
+            if other_.dtype is _d and (_d is FLOAT32 or _d is FLOAT64 or ...):
                 _finish = None
             else:
                 input_, other_, _finish = PREPARE(OP, input, other)
@@ -142,9 +142,10 @@ def _unwrap(op: Any) -> list[str]:
         for n in others
     ]
     prepare = f"{', '.join(n + '_' for n in inputs)}, _finish = PREPARE(OP, {', '.join(inputs)})"
+    half = f"or _d is BFLOAT16 and {op.name!r} in LOCAL.state.cpu.half"
     lines += [
         f"    _d = {first}_.dtype",
-        f"    if {' and '.join([*same, '(_d is F32 or _d is F64)'])}:",
+        f"    if {' and '.join([*same, f'(_d is FLOAT32 or _d is FLOAT64 {half})'])}:",
         "        _finish = None",
         "    else:",
         f"        {prepare}",
@@ -153,7 +154,7 @@ def _unwrap(op: Any) -> list[str]:
         x, y = inputs
         lines += [
             f"elif type({x}) is Tensor and (type({y}) is float or type({y}) is int) and "
-            f"((_d := {x}.array.dtype) is F32 or _d is F64):",
+            f"((_d := {x}.array.dtype) is FLOAT32 or _d is FLOAT64 {half}):",
             f"    {x}_ = {x}.array",
             f"    {y}_ = {y}",
             "    _finish = None",
