@@ -71,6 +71,7 @@ from minidl.ops.creation import *
 from minidl.ops.cumulative import *
 from minidl.ops.embedding import *
 from minidl.ops.index import *
+from minidl.ops.linear import *
 from minidl.ops.loss import *
 from minidl.ops.matmul import *
 from minidl.ops.norm import *

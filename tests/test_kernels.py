@@ -2,7 +2,8 @@
 
 The specification runs with two sizes of pieces, the native table on every instruction set that the
 machine has. Every call goes through `run`, which also checks the contract that all entries share:
-inputs are not written, results are fresh C-contiguous arrays. `arrays` draws layouts with values.
+inputs are not written, results are fresh C-contiguous arrays (attention's may have the heads behind
+the rows in memory). `arrays` draws layouts with values.
 """
 
 import importlib
@@ -58,7 +59,8 @@ def run(name, *args, **kwargs):
     fresh = [r for r in (results if isinstance(results, tuple) else (results,)) if r is not None]
     for i, r in enumerate(fresh):
         assert type(r) is np.ndarray
-        assert r.flags.c_contiguous
+        turned = name.startswith("attention") and r.ndim > 2 and np.swapaxes(r, -3, -2)
+        assert r.flags.c_contiguous or turned.flags.c_contiguous
         assert r.flags.writeable
         assert not any(np.may_share_memory(r, a) for a in (*given_arrays, *fresh[:i]))
     return results
@@ -207,6 +209,26 @@ RESULT_OF = {
 }
 
 
+def gelu_tanh_slope(x):
+    u = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+    rise = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x**2)
+    return (1 + np.tanh(u)) / 2 + x / 2 * (1 - np.tanh(u) ** 2) * rise
+
+
+SLOPE_OF = {  # of the input for gelu and silu, else of the result
+    "relu": lambda y: (y > 0).astype(float),
+    "gelu": lambda x: (
+        gelu_exact(x) / np.where(x == 0, 1, x) * (x != 0)
+        + 0.5 * (x == 0)
+        + x * np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
+    ),
+    "gelu_tanh": gelu_tanh_slope,
+    "silu": lambda x: sigma(x) * (1 + x * (1 - sigma(x))),
+    "tanh": lambda y: 1 - y**2,
+    "sigmoid": lambda y: y * (1 - y),
+}
+
+
 @given(st.data())
 def test_linear(data):
     dtype = data.draw(st.sampled_from(DTYPES))
@@ -228,13 +250,21 @@ def test_linear(data):
 
     g = data.draw(arrays((*lead, outer), dtype))
     needs = tuple(data.draw(st.booleans()) for _ in range(3))
+    kept = None if activation is None else data.draw(arrays((*lead, outer), dtype))
+    if data.draw(st.booleans()):  # what is in no gradient may be missing
+        x, weight = x if needs[1] else None, weight if needs[0] else None
+    slope = 1.0 if activation is None else SLOPE_OF[activation](wide(kept))
     rows = math.prod(lead)
-    g2, x2 = wide(g).reshape(rows, outer), wide(x).reshape(rows, inner)
-    wanted = ((g2 @ wide(weight)).reshape(x.shape), g2.T @ x2, g2.sum(0))
-    for got, want, needed in zip(run("linear_backward", g, x, weight, needs), wanted, needs,
-                                 strict=True):  # fmt: skip
-        assert (got is not None) == needed
-        if needed:
+    g2 = (wide(g) * slope).reshape(rows, outer)
+    wanted = (
+        (g2 @ wide(weight)).reshape(*lead, inner) if needs[0] else None,
+        g2.T @ wide(x).reshape(rows, inner) if needs[1] else None,
+        g2.sum(0) if needs[2] else None,
+    )
+    found = run("linear_backward", g, x, weight, needs, activation, kept)
+    for got, want in zip(found, wanted, strict=True):
+        assert (got is not None) == (want is not None)
+        if want is not None:
             close(got, want, (rows + outer + 1) * 50 * np.finfo(dtype).eps, dtype)
 
 

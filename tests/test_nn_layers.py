@@ -11,6 +11,7 @@ import minidl.ops as ops
 from minidl import dtypes, nn
 from minidl.errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError
 from minidl.nn import functional
+from minidl.nn.linear import activation_after
 from minidl.nn.transformer import generate_square_subsequent_mask
 
 
@@ -525,3 +526,63 @@ def test_layer_norm_of_equal_elements_is_the_bias(value):
     np.testing.assert_array_equal(y.detach().numpy(), 0)
     y.sum().backward()
     np.testing.assert_array_equal(layer.weight.grad.numpy(), 0)
+
+
+def _between(layer, activation, x, hooked):
+    """Output and gradients of a Sequential of two, with and without a hook on what is between."""
+    net = nn.Sequential(layer, activation)
+    seen = []
+    handle = layer.register_forward_hook(lambda *_: seen.append(1)) if hooked else None
+    x = x.detach().requires_grad_()
+    net.zero_grad()
+    out = net(x)
+    (out * out).sum().backward()
+    if handle is not None:
+        handle.remove()
+    assert len(seen) == hooked
+    return [t.numpy(force=True) for t in (out, x.grad, *(p.grad for p in net.parameters()))]
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [
+        nn.ReLU(),
+        nn.ReLU(inplace=True),
+        nn.GELU(),
+        nn.GELU("tanh"),
+        nn.SiLU(),
+        nn.Tanh(),
+        nn.Sigmoid(),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_takes_the_activation_that_follows_it(activation, bias):
+    layer, x = nn.Linear(40, 70, bias), rand(300, 40)
+    assert activation_after(layer, activation) is not None
+    fused, plain = (_between(layer, activation, x, hooked) for hooked in (False, True))
+    np.testing.assert_array_equal(fused[0], plain[0])
+    for a, b in zip(fused[1:], plain[1:], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_linear_leaves_an_activation_alone_that_something_wants_to_see():
+    class Doubled(nn.Linear):
+        def forward(self, input):
+            return 2 * super().forward(input)
+
+    class Loud(nn.ReLU):
+        def forward(self, input):
+            return -super().forward(input)
+
+    layer, hooked = nn.Linear(3, 4), nn.ReLU()
+    hooked.register_forward_pre_hook(lambda module, args: None)
+    for first, second in ((Doubled(3, 4), nn.ReLU()), (layer, Loud()), (layer, hooked)):
+        assert activation_after(first, second) is None
+        x = rand(2, 3)
+        together = nn.Sequential(first, second)(x)
+        np.testing.assert_array_equal(together.detach(), second(first(x)).detach())
+    assert activation_after(layer, nn.Softplus()) is None
+    assert activation_after(nn.ReLU(), nn.ReLU()) is None
+    with pytest.raises(ShapeError, match=r"1: \[linear_activation\] last axis of input"):
+        nn.Sequential(nn.ReLU(), nn.Linear(3, 4), nn.ReLU())(rand(2, 5))

@@ -17,6 +17,8 @@
 #include <cstddef>
 #include <new>
 
+#include "gemm.h"
+
 // An argument as an array of float32 or float64 whose steps are whole elements, or null.
 inline PyArrayObject* array_of(PyObject* x) {
     if (!PyArray_CheckExact(x)) return nullptr;
@@ -182,6 +184,9 @@ inline PyObject* hand_on_either(PyObject* below, PyObject* const* args, Py_ssize
     return hand_on(PyTuple_GET_ITEM(below, half), args, count, names);
 }
 
+// The activation of that name or None, and whether its input is kept; false if it is neither.
+bool activation_of(PyObject* name, Activation& activation, bool& keep);
+
 // The signature of an entry, and a method table of them that ends with a null name.
 using Entry = PyObject*(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObject* names);
 
@@ -190,5 +195,5 @@ inline PyMethodDef entry_method(const char* name, Entry* function) {
             METH_FASTCALL | METH_KEYWORDS, nullptr};
 }
 
-extern PyMethodDef ATTENTION_ENTRIES[], MATMUL_ENTRIES[], POINTWISE_ENTRIES[], RANDOM_ENTRIES[],
-    ROW_ENTRIES[], TRAINING_ENTRIES[];
+extern PyMethodDef ATTENTION_ENTRIES[], LINEAR_ENTRIES[], MATMUL_ENTRIES[], POINTWISE_ENTRIES[],
+    RANDOM_ENTRIES[], ROW_ENTRIES[], TRAINING_ENTRIES[];

@@ -7,6 +7,36 @@ namespace {
 
 using std::ptrdiff_t;
 
+constexpr struct {
+    const char* name;
+    Activation activation;
+    bool by_input;  // its derivative is of the input, not of the result
+} ACTIVATIONS[] = {
+    {"relu", Activation::relu, false},          {"gelu", Activation::gelu, true},
+    {"gelu_tanh", Activation::gelu_tanh, true}, {"silu", Activation::silu, true},
+    {"tanh", Activation::tanh, false},          {"sigmoid", Activation::sigmoid, false},
+};
+
+}  // namespace
+
+bool activation_of(PyObject* name, Activation& activation, bool& keep) {
+    if (name == Py_None) {
+        activation = Activation::none;
+        keep = false;
+        return true;
+    }
+    if (!PyUnicode_Check(name)) return false;
+    for (const auto& one : ACTIVATIONS)
+        if (!PyUnicode_CompareWithASCIIString(name, one.name)) {
+            activation = one.activation;
+            keep = keep && one.by_input;
+            return true;
+        }
+    return false;
+}
+
+namespace {
+
 constexpr int MAX_DIMS = 32;
 
 void gemm(const GemmCall<float>& g) {
@@ -116,33 +146,6 @@ PyObject* matmul(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObj
 }
 
 // ---------------------------------------------------------------- linear
-
-constexpr struct {
-    const char* name;
-    Activation activation;
-    bool by_input;  // its derivative is of the input, not of the result
-} ACTIVATIONS[] = {
-    {"relu", Activation::relu, false},          {"gelu", Activation::gelu, true},
-    {"gelu_tanh", Activation::gelu_tanh, true}, {"silu", Activation::silu, true},
-    {"tanh", Activation::tanh, false},          {"sigmoid", Activation::sigmoid, false},
-};
-
-// The activation of that name or None, and whether its input is kept; false if it is neither.
-bool activation_of(PyObject* name, Activation& activation, bool& keep) {
-    if (name == Py_None) {
-        activation = Activation::none;
-        keep = false;
-        return true;
-    }
-    if (!PyUnicode_Check(name)) return false;
-    for (const auto& one : ACTIVATIONS)
-        if (!PyUnicode_CompareWithASCIIString(name, one.name)) {
-            activation = one.activation;
-            keep = keep && one.by_input;
-            return true;
-        }
-    return false;
-}
 
 // The bias of a linear map to n columns, where it is given as one contiguous row.
 bool bias_of(PyObject* given, PyArrayObject* weight, PyArrayObject*& bias) {

@@ -8,6 +8,7 @@
 
 #include "attention.h"
 #include "gemm.h"
+#include "linear.h"
 #include "loss.h"
 #include "optim.h"
 
@@ -61,6 +62,8 @@ using RowsBackward = void(float* dx, const float* g, std::ptrdiff_t g_row, const
 #define KERNELS(K)                                                                                \
     K(gemm_f32, void(const GemmCall<float>&))                                                     \
     K(gemm_f64, void(const GemmCall<double>&))                                                    \
+    K(linear_backward_f32, void(const LinearBackward<float>&))                                    \
+    K(linear_backward_f64, void(const LinearBackward<double>&))                                   \
     /* out (n) = sum over the rows of x (rows, n) */                                              \
     K(sum_rows_f32, void(float* out, const float* x, std::ptrdiff_t x_row, std::ptrdiff_t rows,   \
                          std::ptrdiff_t n))                                                       \

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar, overload
 
 from minidl.errors import ArgumentError, DTypeError, OutOfRangeError
+from minidl.nn.linear import activation_after
 from minidl.nn.module import Module, tree_repr
 
 NumberedT = TypeVar("NumberedT", bound="_Numbered")
@@ -110,8 +111,16 @@ class Sequential(_Numbered):
     def forward(self, input: Any) -> Any:
         """Feed each module the output of the one before it."""
         own = self.__dict__
-        for name in self._module_names:
-            input = own[name](input)
+        modules = [own[name] for name in self._module_names]
+        last = len(modules) - 1
+        done = False  # with this module: the layer before it has taken its activation
+        for i, module in enumerate(modules):
+            if done:
+                done = False
+            elif i < last and (name := activation_after(module, modules[i + 1])):
+                input, done = module.activated(input, name), True
+            else:
+                input = module(input)
         return input
 
     def __add__(self, other: Iterable[Module]) -> Sequential:

@@ -6,10 +6,12 @@ import math
 from typing import Any
 
 import minidl.ops as ops
-from minidl.errors import ArgumentError
+from minidl.errors import ArgumentError, MinidlError
 from minidl.nn import init
+from minidl.nn.activation import GELU, ReLU, Sigmoid, SiLU, Tanh
 from minidl.nn.module import Module
 from minidl.ops.creation import sizes
+from minidl.ops.linear import linear_activation
 from minidl.tensor import Parameter, Tensor
 
 
@@ -57,12 +59,41 @@ class Linear(Module):
         """Map (*, in_features) to (*, out_features)."""
         return ops.linear(input, self.weight, self.bias)
 
+    def activated(self, input: Tensor, activation: str) -> Tensor:
+        """Map, and take the activation `activation_after` found, in one kernel."""
+        try:
+            return linear_activation(input, self.weight, self.bias, activation)
+        except MinidlError as error:
+            self._locate(error)
+            raise
+
     def extra_repr(self) -> str:
         """Show the sizes."""
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, "
             f"bias={self.bias is not None}"
         )
+
+
+_FUNCTIONS = ((ops.relu, "relu"), (ops.gelu, "gelu"), (ops.silu, "silu"), (ops.tanh, "tanh"))
+_MODULES = {ReLU: "relu", SiLU: "silu", Tanh: "tanh", Sigmoid: "sigmoid"}
+
+
+def activation_after(layer: Module, activation: Any) -> str | None:
+    """What `layer.activated` calls `activation`, or None where it must be called by itself.
+
+    layer: any module; activation: a module or a function. Only a Linear takes an activation into
+    its kernel, and only where no hook wants to see what is between the two.
+    """
+    if type(layer) is not Linear or layer._hooks is not None:
+        return None
+    if not isinstance(activation, Module):
+        return next((name for function, name in _FUNCTIONS if function is activation), None)
+    if activation._hooks is not None:
+        return None
+    if type(activation) is GELU:
+        return {"none": "gelu", "tanh": "gelu_tanh"}.get(activation.approximate)
+    return _MODULES.get(type(activation))
 
 
 class Identity(Module):

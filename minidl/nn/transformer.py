@@ -11,7 +11,7 @@ from minidl.errors import ArgumentError, UnsupportedError
 from minidl.nn.attention import MultiheadAttention
 from minidl.nn.containers import ModuleList
 from minidl.nn.dropout import Dropout
-from minidl.nn.linear import Linear
+from minidl.nn.linear import Linear, activation_after
 from minidl.nn.module import Module
 from minidl.nn.normalization import LayerNorm
 from minidl.ops.creation import sizes
@@ -86,7 +86,11 @@ class TransformerEncoderLayer(Module):
         return self.dropout1(attended)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        return self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(x)))))
+        if name := activation_after(self.linear1, self.activation):
+            x = self.linear1.activated(x, name)
+        else:
+            x = self.activation(self.linear1(x))
+        return self.dropout2(self.linear2(self.dropout(x)))
 
 
 class TransformerEncoder(Module):

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from minidl.autograd.op import Array, in_place, op
-from minidl.errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, UnsupportedError
+from minidl.errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError
 from minidl.ops.arithmetic import mul
 from minidl.ops.index import getitem
 from minidl.ops.method import method
 from minidl.ops.reduce import axes, sum, sum_to
-from minidl.ops.views import expand, permute, reshape, transpose
+from minidl.ops.views import permute, reshape, transpose
 from minidl.tensor import Tensor
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "einsum",
     "ger",
     "inner",
-    "linear",
     "matmul",
     "mm",
     "mv",
@@ -80,52 +79,6 @@ def _(g: Tensor, input: Any, other: Any, input_shape: tuple, other_shape: tuple,
 def _rows(x: Tensor) -> Tensor:
     """All but the last axis as one."""
     return reshape(x, (math.prod(x.shape[:-1]), x.shape[-1])) if x.ndim != 2 else x
-
-
-@op(promote="match", needed_by={"input": "weight", "weight": "input"})
-def linear(k: Any, input: Array, weight: Array, bias: Array | None = None) -> Any:
-    """`input @ weight.T + bias`. input (..., in), weight (out, in), bias (out,) -> (..., out)."""
-    if weight.ndim != 2 or input.shape[-1:] != weight.shape[1:]:  # also where input has no axis
-        if weight.ndim == 1:
-            raise UnsupportedError("weight needs two axes; use matmul(input, weight) for a vector")
-        raise ShapeError("last axis of input must equal the last axis of weight")
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ShapeError("bias must have one element per output")
-    return k.linear(input, weight, bias)[0]
-
-
-@linear.gradient
-def _(g: Tensor, input: Tensor, weight: Tensor, needs: Any) -> Any:
-    return (
-        matmul(g, weight) if needs[0] else None,
-        _product_of_rows(g, input) if needs[1] else None,
-        _sum_of_rows(g) if needs[2] else None,
-    )
-
-
-def _matrix(x: Array) -> Array:
-    """The array with all but the last axis as one."""
-    return x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-
-
-@op(promote="match")
-def _product_of_rows(k: Any, input: Array, other: Array) -> Any:
-    return k.matmul(_matrix(input).T, _matrix(other))
-
-
-@_product_of_rows.gradient
-def _(g: Tensor, input: Tensor, other: Tensor, needs: Any) -> Any:
-    return linear(other, g) if needs[0] else None, matmul(input, g) if needs[1] else None
-
-
-@op
-def _sum_of_rows(k: Any, input: Array) -> Any:
-    return k.sum(_matrix(input), axis=(0,))
-
-
-@_sum_of_rows.gradient
-def _(g: Tensor, input_shape: tuple[int, ...]) -> Any:
-    return expand(g, input_shape)
 
 
 # ---------------------------------------------------------------- products of given ranks

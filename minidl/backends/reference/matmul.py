@@ -8,7 +8,16 @@ import math
 
 import numpy as np
 
-from minidl.backends.reference.activation import gelu, sigmoid, silu
+from minidl.backends.reference.activation import (
+    gelu,
+    gelu_backward,
+    relu_backward,
+    sigmoid,
+    sigmoid_backward,
+    silu,
+    silu_backward,
+    tanh_backward,
+)
 from minidl.backends.reference.blocks import as_rows, gemm_ready, sum_rows
 
 ACTIVATIONS = {
@@ -18,6 +27,15 @@ ACTIVATIONS = {
     "silu": silu,
     "tanh": lambda pre: np.tanh(pre, out=np.empty(pre.shape, pre.dtype)),
     "sigmoid": sigmoid,
+}
+# g times the derivative, of what `linear` keeps
+SLOPES = {
+    "relu": relu_backward,
+    "gelu": lambda g, pre: gelu_backward(g, pre, "none"),
+    "gelu_tanh": lambda g, pre: gelu_backward(g, pre, "tanh"),
+    "silu": silu_backward,
+    "tanh": tanh_backward,
+    "sigmoid": sigmoid_backward,
 }
 _BY_INPUT = frozenset(("gelu", "gelu_tanh", "silu"))  # derivatives of the input, not of the result
 
@@ -71,25 +89,32 @@ def linear(
 
 def linear_backward(
     g: np.ndarray,
-    x: np.ndarray,
-    weight: np.ndarray,
+    x: np.ndarray | None,
+    weight: np.ndarray | None,
     needs: tuple[bool, bool, bool] = (True, True, True),
+    activation: str | None = None,
+    kept: np.ndarray | None = None,
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-    """Gradients of `linear` without activation; `needs` says which of the three to compute.
+    """Gradients of `linear`; `needs` says which of the three to compute.
 
-    g: (..., out), x: (..., in), weight: (out, in) -> dx (..., in), dweight (out, in),
-    dbias (out,), None where not needed.
+    g: (..., out), x: (..., in), weight: (out, in), one of them None where its factor is in no
+    gradient that is needed; kept: (..., out), with an activation: what `linear` gave, the
+    pre-activation if there was one, else the result
+    -> dx (..., in), dweight (out, in), dbias (out,), None where not needed.
 
     Any strides; results are fresh and C-contiguous.
     """
-    rows, (outer, inner) = math.prod(x.shape[:-1]), weight.shape
+    if activation is not None:
+        g = SLOPES[activation](g, kept)
+    outer, lead = g.shape[-1], g.shape[:-1]
+    rows = math.prod(lead)
     g2 = as_rows(g, rows, outer)
     dx = dweight = dbias = None
-    if needs[0]:
-        dx = np.empty(x.shape, x.dtype)
-        np.matmul(g2, gemm_ready(weight), out=dx.reshape(rows, inner))
-    if needs[1]:
-        dweight = np.matmul(g2.T, as_rows(x, rows, inner))
+    if needs[0] and weight is not None:
+        dx = np.empty((*lead, weight.shape[1]), g.dtype)
+        np.matmul(g2, gemm_ready(weight), out=dx.reshape(rows, weight.shape[1]))
+    if needs[1] and x is not None:
+        dweight = np.matmul(g2.T, as_rows(x, rows, x.shape[-1]))
     if needs[2]:
         dbias = sum_rows(g2)
     return dx, dweight, dbias

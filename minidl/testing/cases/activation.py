@@ -55,7 +55,8 @@ def _elu(x: Any, alpha: float, scale: float = 1.0, rate: float = 1.0) -> Any:
         return scale * np.where(x > 0, x, alpha * np.expm1(x * rate))
 
 
-def _sigmoid(x: Any) -> Any:
+def logistic(x: Any) -> Any:
+    """1 / (1 + exp(-x)), without overflow."""
     return np.exp(-np.logaddexp(0, -np.asarray(x, np.float64)))
 
 
@@ -67,7 +68,8 @@ def _softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
     return np.where(beta * x > threshold, x, np.logaddexp(0, beta * x) / beta)
 
 
-def _gelu(x: Any, approximate: str) -> Any:
+def gelu_oracle(x: Any, approximate: str = "none") -> Any:
+    """`gelu` by the functions of its definition."""
     if approximate == "tanh":
         return x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
     return x * (1 + _erf(x / math.sqrt(2))) / 2
@@ -86,7 +88,7 @@ def _glu_inputs(d: Any, dtype: DType) -> Sample:
 
 def _glu(x: Any, dim: int) -> Any:
     first, second = np.split(x, 2, axis=dim)
-    return first * _sigmoid(second)
+    return first * logistic(second)
 
 
 def _torch_celu(torch: Any, x: Any, alpha: float) -> Any:
@@ -109,14 +111,14 @@ CASES = [
     Case("celu", celu, lambda x, alpha: _elu(x, alpha, rate=1 / alpha),
          _with(alpha=_number(0.25, 2)), torch=_torch_celu),
     Case("selu", selu, lambda x: _elu(x, 1.6732632423543772, 1.0507009873554805), ANY),
-    Case("sigmoid", sigmoid, _sigmoid, ANY, dtypes=(*FLOATS, int64),
+    Case("sigmoid", sigmoid, logistic, ANY, dtypes=(*FLOATS, int64),
          operators=("sigmoid", "sigmoid_backward")),
     Case("logsigmoid", logsigmoid, _log_sigmoid, ANY),
     Case("softplus", softplus, _softplus,
          _with(beta=_number(0.25, 2), threshold=lambda d: d.choice([20.0, 2.0]))),
-    Case("silu", silu, lambda x: x * _sigmoid(x), one(-8, 8), operators=("silu", "silu_backward")),
+    Case("silu", silu, lambda x: x * logistic(x), one(-8, 8), operators=("silu", "silu_backward")),
     # for negative inputs 1 + tanh(...) cancels, here as in torch
-    Case("gelu", gelu, _gelu, _gelu_inputs, operators=("gelu", "gelu_backward"), scale=8),
+    Case("gelu", gelu, gelu_oracle, _gelu_inputs, operators=("gelu", "gelu_backward"), scale=8),
     Case("mish", mish, lambda x: x * np.tanh(_softplus(x)), one(-8, 8), dtypes=WIDE),
     Case("hardsigmoid", hardsigmoid, lambda x: np.clip(x + 3, 0, 6) / 6, ANY, dtypes=WIDE,
          torch=lambda torch, x: torch.nn.functional.relu6(x + 3) / 6),  # its 1 / 6 is a float32

@@ -16,7 +16,6 @@ from minidl.ops.matmul import (
     dot,
     einsum,
     inner,
-    linear,
     matmul,
     mm,
     mv,
@@ -65,17 +64,6 @@ def _product(x: Any, y: Any) -> Any:
     out = (left[..., :, :, None] * right[..., None, :, :]).sum(-2)
     out = out[..., 0] if y.ndim == 1 else out
     return out if x.ndim > 1 else out[..., 0, :] if y.ndim > 1 else out[..., 0]
-
-
-def _linear_inputs(d: Any, dtype: DType) -> Sample:
-    outer, inner = d.integer(1, 4), d.integer(1, 4)
-    x = d.array((*d.shape(max_dims=3, max_side=3), inner), dtype)
-    weight = d.array((outer, inner), dtype)
-    return sample(x, weight, d.array((outer,), dtype)) if d.boolean() else sample(x, weight)
-
-
-def _linear(x: Any, weight: Any, bias: Any = 0.0) -> Any:
-    return (x[..., None, :] * weight).sum(-1) + bias
 
 
 def _plus_inputs(shape: str, *spelled: str) -> Any:
@@ -142,8 +130,6 @@ def _inner_inputs(d: Any, dtype: DType) -> Sample:
 
 CASES = [
     Case("matmul", matmul, _product, _matmul_inputs, dtypes=(*FLOATS, int64)),
-    Case("linear", linear, _linear, _linear_inputs,
-         operators=("linear", "product_of_rows", "sum_of_rows")),
     Case("mm", mm, _product, _shapes("nm", "mp")),
     Case("bmm", bmm, _product, _shapes("bnm", "bmp")),
     Case("mv", mv, _product, _shapes("nm", "m")),
