@@ -22,6 +22,8 @@ SHAPES = {
     "one output": (900, 1, 70),
     "one input": (900, 70, 1),
     "no rows": (0, 5, 3),
+    "no outputs": (5, 0, 3),
+    "no inputs": (5, 3, 0),
 }
 
 

@@ -100,7 +100,7 @@ void linear_backward(const LinearBackward<T>& l) {
         ptrdiff_t g_row = l.g_row;
         if constexpr (sizeof(T) == sizeof(float))
             if (l.kept) {
-                const ptrdiff_t part = most(1, 16384 / outer);
+                const ptrdiff_t part = most(1, 16384 / most(1, outer));
                 parallel_for(up(rows, part), [&](ptrdiff_t task) {
                     const ptrdiff_t i = task * part, n = least(part, rows - i);
                     for (ptrdiff_t r = i; r < i + n; r++)
