@@ -106,27 +106,46 @@ def rows() -> Iterator[Row]:
     yield from _elements()
 
 
-# name: call(module, x (n, m), y (n, m), row (m)), and the dtypes beside float32
+# name: call(module, x (n, m), y (n, m), row (m), column (n, 1))
 ELEMENTS: dict[str, Callable[..., Any]] = {
-    "add": lambda m, x, y, r: x + y,
-    "sub": lambda m, x, y, r: x - y,
-    "mul": lambda m, x, y, r: x * y,
-    "div": lambda m, x, y, r: x / y,
-    "mul by a number": lambda m, x, y, r: x * 2.0,
-    "add of a row": lambda m, x, y, r: x + r,
-    "neg": lambda m, x, y, r: -x,
-    "maximum": lambda m, x, y, r: m.maximum(x, y),
-    "square": lambda m, x, y, r: m.square(x),
-    "sqrt": lambda m, x, y, r: x.abs().sqrt(),
-    "greater": lambda m, x, y, r: x > y,
-    "where": lambda m, x, y, r: m.where(x > 0, x, y),
-    "relu": lambda m, x, y, r: x.relu(),
-    "exp": lambda m, x, y, r: x.exp(),
-    "tanh": lambda m, x, y, r: x.tanh(),
-    "sigmoid": lambda m, x, y, r: x.sigmoid(),
-    "sum": lambda m, x, y, r: x.sum(),
-    "sum over rows": lambda m, x, y, r: x.sum(0),
-    "sum of rows": lambda m, x, y, r: x.sum(1),
+    "add": lambda m, x, y, r, c: x + y,
+    "sub": lambda m, x, y, r, c: x - y,
+    "mul": lambda m, x, y, r, c: x * y,
+    "div": lambda m, x, y, r, c: x / y,
+    "mul by a number": lambda m, x, y, r, c: x * 2.0,
+    "add of a row": lambda m, x, y, r, c: x + r,
+    "mul by a column": lambda m, x, y, r, c: x * c,
+    "neg": lambda m, x, y, r, c: -x,
+    "abs": lambda m, x, y, r, c: x.abs(),
+    "maximum": lambda m, x, y, r, c: m.maximum(x, y),
+    "square": lambda m, x, y, r, c: m.square(x),
+    "cube": lambda m, x, y, r, c: x**3,
+    "sqrt": lambda m, x, y, r, c: x.abs().sqrt(),
+    "rsqrt": lambda m, x, y, r, c: x.rsqrt(),
+    "clamp": lambda m, x, y, r, c: x.clamp(-1.0, 1.0),
+    "greater": lambda m, x, y, r, c: x > y,
+    "equal to a number": lambda m, x, y, r, c: x == 0.0,
+    "where": lambda m, x, y, r, c: m.where(x > 0, x, y),
+    "masked_fill": lambda m, x, y, r, c: x.masked_fill(x > 0, -1e9),
+    "relu": lambda m, x, y, r, c: x.relu(),
+    "exp": lambda m, x, y, r, c: x.exp(),
+    "log": lambda m, x, y, r, c: x.log(),
+    "tanh": lambda m, x, y, r, c: x.tanh(),
+    "sigmoid": lambda m, x, y, r, c: x.sigmoid(),
+    "cast": lambda m, x, y, r, c: x.to(m.bfloat16 if x.dtype == m.float32 else m.float32),
+    "cat": lambda m, x, y, r, c: m.cat([x, y], 1),
+    "copy of a transpose": lambda m, x, y, r, c: x.t().contiguous(),
+}
+# the same, whose result is small
+REDUCTIONS: dict[str, Callable[..., Any]] = {
+    "sum": lambda m, x, y, r, c: x.sum(),
+    "sum over rows": lambda m, x, y, r, c: x.sum(0),
+    "sum of rows": lambda m, x, y, r, c: x.sum(1),
+    "mean of rows": lambda m, x, y, r, c: x.mean(-1),
+    "var of rows": lambda m, x, y, r, c: x.var(-1),
+    "amax": lambda m, x, y, r, c: x.amax(),
+    "amax over rows": lambda m, x, y, r, c: x.amax(0),
+    "amax of rows": lambda m, x, y, r, c: x.amax(1),
 }
 SIZES = {
     "float32": ((128, 128), (1024, 1024), (4096, 4096)),
@@ -137,10 +156,13 @@ SIZES = {
 def _elements() -> Iterator[Row]:
     """Elementwise functions, broadcasting and reductions from 64 KB to 64 MB."""
     for dtype, sizes in SIZES.items():
-        for name, call in ELEMENTS.items():
+        for name, call in (ELEMENTS | REDUCTIONS).items():
             for n, m in sizes:
                 label = f"{name} {n}x{m}" if dtype == "float32" else f"{name} {dtype} {n}x{m}"
-                yield _row(label, _by_library(call), [(n, m), (n, m), (m,)], 0.97, dtype)
+                row = _row(label, _by_library(call), [(n, m), (n, m), (m,), (n, 1)], 0.97, dtype)
+                if name in REDUCTIONS:
+                    row.bytes, row.written = row.bytes / 2, 0.0
+                yield row
 
 
 def _by_library(call: Callable[..., Any]) -> Callable[..., Any]:

@@ -21,8 +21,11 @@ EVERY = np.arange(65536, dtype=np.uint16).view(BFLOAT16)
 UNARY = [
     *(
         (name, ())
-        for name in ("neg", "abs", "sqrt", "relu", "exp", "log", "tanh", "sigmoid", "silu")
+        for name in ["neg", "abs", "sqrt", "rsqrt", "relu", "exp", "log", "tanh", "sigmoid", "silu"]
     ),
+    *(("pow_scalar", (exponent,)) for exponent in (2, 3.0, 0.5, -0.5, -1, 2.5)),
+    ("clip", (-1, 0.3)),
+    ("clip", (None, 1e-39)),
     ("gelu", ("none",)),
     ("gelu", ("tanh",)),
 ]
@@ -152,6 +155,88 @@ def test_choices(dtype: Any, form: tuple, turned: bool) -> None:
             v.astype(np.float32) if isinstance(v, np.ndarray) else np.float32(v) for v in (x, y)
         ]
         same(np.asarray(run("where", mask, x, y)), np.where(mask, *wide).astype(dtype))
+
+
+ORDERS = {"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal,
+          "gt": np.greater, "ge": np.greater_equal}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ORDERS)
+@pytest.mark.parametrize("dtype", [np.float32, BFLOAT16, np.float16], ids=str)
+@given(form=FORMS)
+def test_comparisons(name: str, dtype: Any, form: tuple) -> None:
+    a, b = (values(shape, dtype) for shape in form)
+    b = np.where(rng.random(b.shape) < 0.2, np.asarray(0.5, dtype), b)
+    for x, y in (a, b), (b, 0.5), (0.5, b), (a, a.copy()), (a, 1):
+        x32, y32 = (np.asarray(v).astype(np.float32) for v in (x, y))
+        got = np.asarray(run(name, x, y))
+        assert got.dtype == bool
+        np.testing.assert_array_equal(got, ORDERS[name](x32, y32))
+
+
+@pytest.mark.parametrize("name", BINARY)
+@pytest.mark.parametrize("dtype", [np.float32, BFLOAT16], ids=str)
+@pytest.mark.parametrize("shape", [(3, 8), (5, 77), (2, 3, 700), (40, 2000), (0, 9), (3, 0)])
+def test_arithmetic_with_a_column(name: str, dtype: Any, shape: tuple) -> None:
+    a, column = values(shape, dtype), values((*shape[:-1], 1), dtype)
+    function = {"sub": "subtract", "mul": "multiply", "div": "divide"}.get(name, name)
+    for x, y in (a, column), (column, a):
+        with np.errstate(all="ignore"):
+            wide = getattr(np, function)(x.astype(np.float32), y.astype(np.float32))
+        got, want = np.asarray(run(name, x, y)), rounded(wide, dtype)
+        same(got + np.zeros_like(got), want + np.zeros_like(want))
+
+
+@pytest.mark.parametrize("name", ["amax", "amin"])
+@pytest.mark.parametrize("dtype", [np.float32, BFLOAT16, np.float16], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(), (5,), (9, 16), (3, 700, 2), (70_001,), (300, 130), (2, 9000), (2100, 1001)]
+)
+def test_extrema(name: str, dtype: Any, shape: tuple[int, ...]) -> None:
+    x = rng.standard_normal(shape).astype(dtype)
+    function = np.max if name == "amax" else np.min
+    for nans in (False, True):
+        if nans:
+            x = x.copy()
+            x.reshape(-1)[rng.integers(0, x.size, 3)] = np.nan
+        for axis in (None, tuple(range(len(shape))), *((a,) for a in range(len(shape)))):
+            got = np.asarray(run(name, x, axis=axis, keepdims=len(shape) > 2))
+            wide = function(x.astype(np.float32), axis=axis, keepdims=len(shape) > 2)
+            same(got, np.asarray(wide).astype(dtype))
+
+
+def test_conversions() -> None:
+    wide = np.arange(0, 1 << 32, 40_009, dtype=np.uint32).view(np.float32)  # and all sorts of NaN
+    same(run("cast", wide, BFLOAT16), rounded(wide, BFLOAT16))
+    same(run("cast", EVERY, np.dtype(np.float32)), EVERY.astype(np.float32))
+    same(run("cast", EVERY[::2], np.dtype(np.float16)), rounded(EVERY[::2], np.float16))
+    large = rng.standard_normal((2100, 2100)).astype(BFLOAT16)
+    same(run("cast", large, np.dtype(np.float32)), large.astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, BFLOAT16, np.int64], ids=str)
+@pytest.mark.parametrize("shape", [(16, 16), (33, 70), (3, 40, 17), (2, 3, 20, 300), (2100, 2100)])
+def test_copies_of_transposes(dtype: Any, shape: tuple[int, ...]) -> None:
+    x = (rng.standard_normal(shape) * 100).astype(dtype)
+    turned = np.swapaxes(x, -1, -2)
+    for given_ in (turned, turned[..., 1:, :], turned[::-1], np.swapaxes(turned, 0, 1)):
+        got = run("copy", given_)
+        assert got.flags.c_contiguous and got.dtype == dtype
+        np.testing.assert_array_equal(got, given_)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, BFLOAT16, np.int64, np.bool_], ids=str)
+def test_joins(dtype: Any) -> None:
+    for shape in ((7,), (3, 5), (2, 3, 4)):
+        for axis in range(len(shape)):
+            sizes = [shape[:axis] + (n,) + shape[axis + 1 :] for n in (1, 0, 6)]
+            parts = [(rng.standard_normal(size) * 9).astype(dtype) for size in sizes]
+            for given_ in (parts, [np.asfortranarray(p) for p in parts]):
+                got = run("cat", given_, axis=axis)
+                assert got.dtype == dtype
+                np.testing.assert_array_equal(got, np.concatenate(parts, axis=axis))
+    with pytest.raises(ValueError, match="dimension"):
+        run("cat", [np.ones((2, 3)), np.ones((3, 3))], axis=1)
 
 
 @pytest.mark.parametrize("shape", [(), (5,), (3, 700, 2), (70_000,), (300, 130), (2, 9000)])

@@ -57,7 +57,24 @@ UNARY(gelu_tanh, gelu_tanh(x))
 UNARY(silu, silu(x))
 UNARY_OF(float, erf, f32, erf(x))
 UNARY_OF(float, log_sigmoid, f32, -softplus(-x))
-UNARY_OF(bfloat16, sqrt, bf16, root(x))
+UNARY(neg, -x)
+UNARY(abs, abs(x))
+UNARY(sqrt, root(x))
+UNARY(square, x* x)
+UNARY(cube, x * x * x)
+UNARY(rsqrt, 1.0f / root(x))
+
+template <typename T>
+void clip(T* out, const T* in, float low, float high, ptrdiff_t n) {
+    const vf least = splat(low), most = splat(high);  // the second operand is what NaN gives
+    pointwise(out, n, [&](vf x) { return min(most, max(least, x)); }, in);
+}
+void clip_f32(float* out, const float* in, float low, float high, ptrdiff_t n) {
+    clip(out, in, low, high, n);
+}
+void clip_bf16(bfloat16* out, const bfloat16* in, float low, float high, ptrdiff_t n) {
+    clip(out, in, low, high, n);
+}
 
 // Of the input x or the output y. One gradient for all elements is passed with step 0: that of a
 // sum.

@@ -1,7 +1,8 @@
-// Sums, differences, products, quotients and maxima of two arrays, choices, float32 and bfloat16.
+// Sums, differences, products, quotients and maxima of two arrays, choices, float32 and bfloat16;
+// comparisons of bfloat16.
 //
-// Contract: Arithmetic and Selection in kernels.h; each result is that of the float32 operation,
-// rounded once. A NaN on either side gives NaN.
+// Contract: Arithmetic, Selection and Comparison in kernels.h; each result is that of the float32
+// operation, rounded once. A NaN on either side gives NaN.
 //
 // Limits: memory; above the first level cache the loads and stores, not the operation.
 #include "kernels.h"
@@ -19,6 +20,15 @@ ALWAYS_INLINE void arithmetic(const Arithmetic<T>& a, const F& f) {
         pointwise(a.out, a.n, [&](vf x) { return f(x, number); }, a.a);
     } else if (a.period == a.n) {
         pointwise(a.out, a.n, f, a.a, a.b);
+    } else if (a.each) {
+        in_chunks(a.n, [&](ptrdiff_t from, ptrdiff_t end) {
+            for (ptrdiff_t next; from < end; from = next) {
+                const ptrdiff_t at = from / a.each;
+                next = (at + 1) * a.each < end ? (at + 1) * a.each : end;
+                const vf number = splat(wide(a.b + at, 1)[0]);
+                span(a.out, from, next, [&](vf x) { return f(x, number); }, a.a);
+            }
+        });
     } else {
         in_chunks(a.n, [&](ptrdiff_t from, ptrdiff_t end) {
             ptrdiff_t at = from % a.period;
@@ -32,10 +42,11 @@ ALWAYS_INLINE void arithmetic(const Arithmetic<T>& a, const F& f) {
     }
 }
 
+typedef signed char byte_vector __attribute__((vector_size(lanes<float>)));
+
 // The lanes whose byte is not 0.
 ALWAYS_INLINE vi mask_of(const unsigned char* p, int n) {
-    typedef signed char bytes __attribute__((vector_size(lanes<float>)));
-    bytes x{};
+    byte_vector x{};
     std::memcpy(&x, p, std::size_t(n));
     return __builtin_convertvector(x, vi) != 0;
 }
@@ -76,16 +87,41 @@ void where_bf16(const Selection<bfloat16>& c) {
     choose(c);
 }
 
-// The sign is a bit: nothing to widen or round.
-void neg_bf16(bfloat16* out, const bfloat16* in, ptrdiff_t n) {
-    in_chunks(n, [&](ptrdiff_t from, ptrdiff_t end) {
-        for (ptrdiff_t i = from; i < end; i++) out[i].bits = in[i].bits ^ 0x8000;
+template <typename F>
+ALWAYS_INLINE void compare(const Comparison& c, const F& holds) {
+    constexpr int L = lanes<float>;
+    const vf number = splat(c.number);
+    in_chunks(c.n, [&](ptrdiff_t from, ptrdiff_t end) {
+        for (ptrdiff_t i = from; i < end; i += L) {
+            const int n = end - i < L ? int(end - i) : L;
+            const vf x = n == L ? wide(c.a + i) : wide(c.a + i, n);
+            const vf y = !c.b ? number : n == L ? wide(c.b + i) : wide(c.b + i, n);
+            const vi mask = holds(x, y);
+#if defined(__AVX512F__)
+            const __m128i ones = _mm_maskz_set1_epi8(_mm512_movepi32_mask((__m512i)mask), 1);
+#else
+            const byte_vector ones = __builtin_convertvector(mask, byte_vector) & 1;
+#endif
+            std::memcpy(c.out + i, &ones, std::size_t(n));
+        }
     });
 }
-void abs_bf16(bfloat16* out, const bfloat16* in, ptrdiff_t n) {
-    in_chunks(n, [&](ptrdiff_t from, ptrdiff_t end) {
-        for (ptrdiff_t i = from; i < end; i++) out[i].bits = in[i].bits & 0x7fff;
-    });
+
+void compare_bf16(const Comparison& c) {
+    switch (c.order) {
+        case Order::EQUAL:
+            return compare(c, [](vf x, vf y) { return x == y; });
+        case Order::UNEQUAL:
+            return compare(c, [](vf x, vf y) { return x != y; });
+        case Order::LESS:
+            return compare(c, [](vf x, vf y) { return x < y; });
+        case Order::LESS_EQUAL:
+            return compare(c, [](vf x, vf y) { return x <= y; });
+        case Order::GREATER:
+            return compare(c, [](vf x, vf y) { return x > y; });
+        case Order::GREATER_EQUAL:
+            return compare(c, [](vf x, vf y) { return x >= y; });
+    }
 }
 
 // f and what it is with its sides exchanged

@@ -30,12 +30,21 @@ ALWAYS_INLINE vu rounded_up(vf x) {
     const vu raw = (vu)x, even = raw + 0x7fff + (raw >> 16 & 1);
     return x == x ? even : raw | 0x400000;  // a NaN must not become infinite
 }
-ALWAYS_INLINE short_vector rounded(vf x) {
+// The upper halves of the lanes.
+ALWAYS_INLINE short_vector upper(vu x) {
 #if defined(__AVX512F__)
-    return (short_vector)_mm512_cvtepi32_epi16((__m512i)(rounded_up(x) >> 16));
+    return (short_vector)_mm512_cvtepi32_epi16((__m512i)(x >> 16));
 #else
-    return __builtin_convertvector(rounded_up(x) >> 16, short_vector);
+    return __builtin_convertvector(x >> 16, short_vector);
 #endif
+}
+ALWAYS_INLINE short_vector rounded(vf x) {
+#if defined(__AVX512BF16__)
+    constexpr int SUBNORMAL = 0x20;  // which the instruction takes for 0
+    if (__builtin_expect(!_mm512_fpclass_ps_mask(x, SUBNORMAL), 1))
+        return (short_vector)_mm512_cvtneps_pbh(x);
+#endif
+    return upper(rounded_up(x));
 }
 // Two vectors as one of bfloat16: the even and the odd elements.
 ALWAYS_INLINE vu rounded(vf even, vf odd) {

@@ -1,4 +1,5 @@
 // Bindings of arithmetic, the elementwise functions and activations.
+#include <cmath>
 #include <cstring>
 
 #include "arrays.h"
@@ -33,13 +34,6 @@ PyObject* unary_either(PyObject* below, PyObject* const* args, Py_ssize_t count,
     if (PyArrayObject* half = plain_bf16(args[0])) return unary_on<Kernel16, bfloat16>(half);
     const Plain x(args[0]);
     return x ? unary_on<Kernel>(x) : hand_on_either(below, args, count, names);
-}
-
-// f(x) of bfloat16, which NumPy would widen; others are as fast below
-template <auto Kernel16>
-PyObject* unary_half(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObject* names) {
-    PyArrayObject* half = count == 1 && !names ? plain_bf16(args[0]) : nullptr;
-    return half ? unary_on<Kernel16, bfloat16>(half) : hand_on_either(below, args, count, names);
 }
 
 template <auto Kernel, typename T>
@@ -134,12 +128,24 @@ bool repeats(PyArrayObject* x, PyArrayObject* like) {
     return skipped >= 0;
 }
 
+// How many elements of `like` each one of x is for, where x has its shape but for last axes of 1; 0
+// where it has not, or where they are too few to be worth it.
+npy_intp each_of(PyArrayObject* x, PyArrayObject* like) {
+    int last = PyArray_NDIM(x) - 1;
+    if (last != PyArray_NDIM(like) - 1) return 0;
+    npy_intp each = 1;
+    for (; last >= 0 && PyArray_DIM(x, last) == 1; last--) each *= PyArray_DIM(like, last);
+    for (; last >= 0; last--)
+        if (PyArray_DIM(x, last) != PyArray_DIM(like, last)) return 0;
+    return each >= 8 ? each : 0;
+}
+
 // f(a, b) with a of the result's shape and b a number or repeated along a, if they are so.
 template <auto Kernel, typename T>
 PyObject* arithmetic_on(PyArrayObject* a, PyObject* other, PyArrayObject* b, bool turned) {
-    Arithmetic<T> call{nullptr, data<T>(a), nullptr, PyArray_SIZE(a), 0, 0.0f, turned};
+    Arithmetic<T> call{nullptr, data<T>(a), nullptr, PyArray_SIZE(a), 0, 0.0f, turned, 0};
     if (b) {
-        if (!repeats(b, a)) return nullptr;
+        if (!repeats(b, a) && !(call.each = each_of(b, a))) return nullptr;
         call.period = PyArray_SIZE(b);
         if (call.period == 1)
             call.number = value_of(data<T>(b));
@@ -225,6 +231,81 @@ PyObject* where(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObje
     return hand_on_either(below, args, count, names);
 }
 
+// ---------------------------------------------------------------- powers, limits, comparisons
+
+// (x, exponent) for exponents of few operations
+PyObject* pow_scalar(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+    if (count == 2 && !names && (PyFloat_CheckExact(args[1]) || PyLong_CheckExact(args[1]))) {
+        const double exponent = PyFloat_AsDouble(args[1]);
+        PyArrayObject *x = plain_f32(args[0]), *half = plain_bf16(args[0]);
+        if (exponent == -1 && PyErr_Occurred()) PyErr_Clear();  // too large
+#define POWER(number, name)                                                    \
+    if (exponent == number && x) return unary_on<&KernelTable::name##_f32>(x); \
+    if (exponent == number && half) return unary_on<&KernelTable::name##_bf16, bfloat16>(half);
+        POWER(2, square)
+        POWER(3, cube)
+        POWER(0.5, sqrt)
+        POWER(-0.5, rsqrt)
+#undef POWER
+    }
+    return hand_on_either(below, args, count, names);
+}
+
+// A limit as a number; false if it is something else or NaN.
+bool limit_of(PyObject* x, float none, float& number) {
+    number = none;
+    return x == Py_None || (number_of(x, number) && number == number);
+}
+
+template <auto Kernel, typename T>
+PyObject* clip_on(PyArrayObject* x, float low, float high) {
+    PyArrayObject* out = new_like(x);
+    if (!out) return nullptr;
+    const npy_intp n = PyArray_SIZE(x);
+    Unlocked unlocked(4.0 * double(n));
+    (kernels().*Kernel)(data<T>(out), data<T>(x), low, high, n);
+    return reinterpret_cast<PyObject*>(out);
+}
+
+// (x, min, max), numbers or None
+PyObject* clip(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+    float low, high;
+    if (count == 3 && !names && limit_of(args[1], -HUGE_VALF, low) &&
+        limit_of(args[2], HUGE_VALF, high)) {
+        if (PyArrayObject* x = plain_f32(args[0]))
+            return clip_on<&KernelTable::clip_f32, float>(x, low, high);
+        if (PyArrayObject* half = plain_bf16(args[0]))
+            return clip_on<&KernelTable::clip_bf16, bfloat16>(half, low, high);
+    }
+    return hand_on_either(below, args, count, names);
+}
+
+// x <=> y of bfloat16, one of which may be a number; others are as fast below
+template <Order order, Order exchanged>
+PyObject* compare(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+    PyArrayObject *a = nullptr, *b = nullptr;
+    if (count == 2 && !names) a = plain_bf16(args[0]), b = plain_bf16(args[1]);
+    Comparison c{};
+    const bool turned = !a;
+    PyArrayObject* first = turned ? b : a;
+    if (!first) return hand_on_either(below, args, count, names);
+    if (a && b) {
+        if (!same_shape(a, b)) return hand_on_either(below, args, count, names);
+        c.b = data<bfloat16>(b);
+    } else if (!number_of(args[turned ? 0 : 1], c.number)) {
+        return hand_on_either(below, args, count, names);
+    }
+    PyArrayObject* out = new_array(PyArray_NDIM(first), PyArray_DIMS(first), NPY_BOOL);
+    if (!out) return nullptr;
+    c.out = data<unsigned char>(out);
+    c.a = data<bfloat16>(first);
+    c.n = PyArray_SIZE(first);
+    c.order = turned ? exchanged : order;
+    Unlocked unlocked(4.0 * double(c.n));
+    kernels().compare_bf16(c);
+    return reinterpret_cast<PyObject*>(out);
+}
+
 #define UNARY(name) \
     entry_method(#name, unary_either<&KernelTable::name##_f32, &KernelTable::name##_bf16>)
 #define SLOPE(name) \
@@ -247,9 +328,18 @@ PyMethodDef POINTWISE_ENTRIES[] = {
     SLOPE(tanh_backward),
     SLOPE(sigmoid_backward),
     SLOPE(silu_backward),
-    entry_method("neg", unary_half<&KernelTable::neg_bf16>),
-    entry_method("sqrt", unary_half<&KernelTable::sqrt_bf16>),
-    entry_method("abs", unary_half<&KernelTable::abs_bf16>),
+    UNARY(neg),
+    UNARY(sqrt),
+    UNARY(abs),
+    UNARY(rsqrt),
+    entry_method("pow_scalar", pow_scalar),
+    entry_method("clip", clip),
+    entry_method("eq", compare<Order::EQUAL, Order::EQUAL>),
+    entry_method("ne", compare<Order::UNEQUAL, Order::UNEQUAL>),
+    entry_method("lt", compare<Order::LESS, Order::GREATER>),
+    entry_method("le", compare<Order::LESS_EQUAL, Order::GREATER_EQUAL>),
+    entry_method("gt", compare<Order::GREATER, Order::LESS>),
+    entry_method("ge", compare<Order::GREATER_EQUAL, Order::LESS_EQUAL>),
     entry_method("where", where),
     ARITHMETIC(add),
     ARITHMETIC(sub),

@@ -80,8 +80,37 @@ void sums(Rows* row_sums, Columns* sum_rows, T* out, const T* x, npy_intp outer,
         sum_rows(out + i * inner, x + i * n * inner, inner, n, inner);
 }
 
+struct Sum {
+    template <typename T>
+    static void run(T* out, const T* x, npy_intp outer, npy_intp n, npy_intp inner) {
+        const KernelTable& k = kernels();
+        if constexpr (sizeof(T) == sizeof(float))
+            sums(k.row_sums_f32, k.sum_rows_f32, out, x, outer, n, inner);
+        else
+            sums(k.row_sums_bf16, k.sum_rows_bf16, out, x, outer, n, inner);
+    }
+};
+
+template <bool SMALLEST>
+struct Extreme {
+    template <typename T>
+    static void run(T* out, const T* x, npy_intp outer, npy_intp n, npy_intp inner) {
+        const KernelTable& k = kernels();
+        const auto of = [&](auto* rows, auto* columns) {
+            if (inner == 1) return rows(out, x, outer, n, SMALLEST);
+            for (npy_intp i = 0; i < outer; i++)
+                columns(out + i * inner, x + i * n * inner, n, inner, SMALLEST);
+        };
+        if constexpr (sizeof(T) == sizeof(float))
+            of(k.row_extremes_f32, k.column_extremes_f32);
+        else
+            of(k.row_extremes_bf16, k.column_extremes_bf16);
+    }
+};
+
 // (x, axis=None or a tuple, keepdims=) over neighbouring axes
-PyObject* sum(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+template <typename Reduction>
+PyObject* reduction(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObject* names) {
     PyArrayObject *half = count == 1 ? plain_bf16(args[0]) : nullptr,
                   *x = half || count != 1 ? half : plain_f32(args[0]);
     if (!x || !PyArray_SIZE(x)) return hand_on_either(below, args, count, names);
@@ -121,12 +150,10 @@ PyObject* sum(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObject
     PyArrayObject* out = new_array(left, shape, PyArray_TYPE(x));
     if (!out) return nullptr;
     const bool done = run_kernel(double(PyArray_SIZE(x)), [&] {
-        const KernelTable& k = kernels();
         if (half)
-            sums(k.row_sums_bf16, k.sum_rows_bf16, data<bfloat16>(out), data<bfloat16>(x), outer, n,
-                 inner);
+            Reduction::run(data<bfloat16>(out), data<bfloat16>(x), outer, n, inner);
         else
-            sums(k.row_sums_f32, k.sum_rows_f32, data<float>(out), data<float>(x), outer, n, inner);
+            Reduction::run(data<float>(out), data<float>(x), outer, n, inner);
     });
     if (!done) Py_CLEAR(out);
     return reinterpret_cast<PyObject*>(out);
@@ -250,7 +277,9 @@ PyObject* norm_backward(PyObject* below, PyObject* const* args, Py_ssize_t count
 }  // namespace
 
 PyMethodDef ROW_ENTRIES[] = {
-    entry_method("sum", sum),
+    entry_method("sum", reduction<Sum>),
+    entry_method("amax", reduction<Extreme<false>>),
+    entry_method("amin", reduction<Extreme<true>>),
     entry_method("softmax", rows<&KernelTable::softmax_f32>),
     entry_method("log_softmax", rows<&KernelTable::log_softmax_f32>),
     entry_method("softmax_backward", rows_backward<&KernelTable::softmax_backward_f32>),

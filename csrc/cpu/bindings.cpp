@@ -18,9 +18,9 @@ int bfloat16_type = -1;
 
 namespace {
 
-PyMethodDef* const FAMILIES[] = {ATTENTION_ENTRIES, LINEAR_ENTRIES, MATMUL_ENTRIES,
-                                 POINTWISE_ENTRIES, RANDOM_ENTRIES, ROW_ENTRIES,
-                                 TRAINING_ENTRIES};
+PyMethodDef* const FAMILIES[] = {ATTENTION_ENTRIES, LINEAR_ENTRIES,    MATMUL_ENTRIES,
+                                 MOVEMENT_ENTRIES,  POINTWISE_ENTRIES, RANDOM_ENTRIES,
+                                 ROW_ENTRIES,       TRAINING_ENTRIES};
 
 py::object entry(const std::string& name, const py::object& below) {
     for (PyMethodDef* method : FAMILIES)

@@ -34,8 +34,9 @@ using Slope = void(float* out, const float* g, std::ptrdiff_t g_step, const floa
                    std::ptrdiff_t n);
 using Slope16 = void(bfloat16* out, const bfloat16* g, std::ptrdiff_t g_step, const bfloat16* in,
                      std::ptrdiff_t n);
-// out[i] = f(a[i], b[i mod period]), of n elements; without b the number takes its place, and
-// `turned` makes it f(b, a). out may be a, and b where its period is n.
+// out[i] = f(a[i], b[i mod period]), of n elements, or with `each` f(a[i], b[i div each]); without
+// b the number takes its place, and `turned` makes it f(b, a). out may be a, and b where its period
+// is n.
 template <typename T>
 struct Arithmetic {
     T* out;
@@ -43,6 +44,16 @@ struct Arithmetic {
     std::ptrdiff_t n, period;
     float number;
     bool turned;
+    std::ptrdiff_t each;
+};
+// out[i] = 1 where a[i] is so to b[i], of n elements, else 0; without b to the number.
+enum class Order { EQUAL, UNEQUAL, LESS, LESS_EQUAL, GREATER, GREATER_EQUAL };
+struct Comparison {
+    unsigned char* out;
+    const bfloat16 *a, *b;
+    std::ptrdiff_t n;
+    float number;
+    Order order;
 };
 // out[i] = mask[i] ? a[i] : b[i], of n elements; without an array the number takes its place.
 template <typename T>
@@ -90,6 +101,37 @@ using RowsBackward = void(float* dx, const float* g, std::ptrdiff_t g_row, const
     K(mul_bf16, void(const Arithmetic<bfloat16>&))                                                \
     K(div_bf16, void(const Arithmetic<bfloat16>&))                                                \
     K(maximum_bf16, void(const Arithmetic<bfloat16>&))                                            \
+    K(compare_bf16, void(const Comparison&))                                                      \
+    /* in[i] between low and high; NaN stays */                                                   \
+    K(clip_f32, void(float* out, const float* in, float low, float high, std::ptrdiff_t n))       \
+    K(clip_bf16,                                                                                  \
+      void(bfloat16 * out, const bfloat16* in, float low, float high, std::ptrdiff_t n))          \
+    K(round_bf16, void(bfloat16 * out, const float* in, std::ptrdiff_t n))                        \
+    K(widen_bf16, void(float* out, const bfloat16* in, std::ptrdiff_t n))                         \
+    /* out (columns, rows) = x (rows, columns) transposed; rows of both some elements apart */    \
+    K(transpose_32, void(std::uint32_t* out, std::ptrdiff_t out_row, const std::uint32_t* x,      \
+                         std::ptrdiff_t x_row, std::ptrdiff_t rows, std::ptrdiff_t columns))      \
+    K(transpose_16, void(std::uint16_t* out, std::ptrdiff_t out_row, const std::uint16_t* x,      \
+                         std::ptrdiff_t x_row, std::ptrdiff_t rows, std::ptrdiff_t columns))      \
+    /* the largest (or smallest) of the rows of x (rows, n); NaN where there is one */            \
+    K(row_extremes_f32,                                                                           \
+      void(float* out, const float* x, std::ptrdiff_t rows, std::ptrdiff_t n, bool smallest))     \
+    K(row_extremes_bf16, void(bfloat16 * out, const bfloat16* x, std::ptrdiff_t rows,             \
+                              std::ptrdiff_t n, bool smallest))                                   \
+    /* the same of its columns */                                                                 \
+    K(column_extremes_f32,                                                                        \
+      void(float* out, const float* x, std::ptrdiff_t rows, std::ptrdiff_t n, bool smallest))     \
+    K(column_extremes_bf16, void(bfloat16 * out, const bfloat16* x, std::ptrdiff_t rows,          \
+                                 std::ptrdiff_t n, bool smallest))                                \
+    K(neg_f32, Unary)                                                                             \
+    K(abs_f32, Unary)                                                                             \
+    K(sqrt_f32, Unary)                                                                            \
+    K(square_f32, Unary)                                                                          \
+    K(cube_f32, Unary)                                                                            \
+    K(rsqrt_f32, Unary)                                                                           \
+    K(square_bf16, Unary16)                                                                       \
+    K(cube_bf16, Unary16)                                                                         \
+    K(rsqrt_bf16, Unary16)                                                                        \
     K(neg_bf16, Unary16)                                                                          \
     K(abs_bf16, Unary16)                                                                          \
     K(where_f32, void(const Selection<float>&))                                                   \

@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstdio>
@@ -247,7 +248,7 @@ void arithmetic() {
             Floats out(std::size_t(n) + 1, 7.0f);
             for (bool turned : {false, true}) {
                 k.sub_f32(
-                    {out.data(), a.data(), period ? b.data() : nullptr, n, period, 3, turned});
+                    {out.data(), a.data(), period ? b.data() : nullptr, n, period, 3, turned, 0});
                 for (ptrdiff_t i = 0; i < n; i += 1 + n / 500) {
                     const double y = period ? double(b[std::size_t(i % period)]) : 3;
                     const double d = double(a[std::size_t(i)]) - y;
@@ -255,6 +256,54 @@ void arithmetic() {
                 }
             }
             check("behind sub", double(out[std::size_t(n)]), 7, 0);
+        }
+}
+
+void moved() {
+    const KernelTable& k = kernels();
+    for (ptrdiff_t rows : {1, 17, 70, 300})
+        for (ptrdiff_t columns : {1, 16, 33, 530}) {
+            const Floats x = normal(rows * columns);
+            Floats out(x.size() + 1, 7.0f), most(std::size_t(rows > columns ? rows : columns));
+            k.transpose_32(reinterpret_cast<std::uint32_t*>(out.data()), rows,
+                           reinterpret_cast<const std::uint32_t*>(x.data()), columns, rows,
+                           columns);
+            for (ptrdiff_t i = 0; i < rows * columns; i++)
+                check("transpose_32", double(out[std::size_t(i % columns * rows + i / columns)]),
+                      double(x[std::size_t(i)]), 0);
+            check("behind transpose_32", double(out.back()), 7, 0);
+            std::vector<bfloat16> half(x.size()), turned(x.size() + 1, bfloat16{1});
+            k.round_bf16(half.data(), x.data(), rows * columns);
+            k.transpose_16(&turned[0].bits, rows, &half[0].bits, columns, rows, columns);
+            for (ptrdiff_t i = 0; i < rows * columns; i++) {
+                const double want = double(x[std::size_t(i)]);
+                check("round_bf16", double(widened(half[std::size_t(i)])), want,
+                      std::abs(want) * 0x1.01p-8);
+                check("transpose_16", turned[std::size_t(i % columns * rows + i / columns)].bits,
+                      half[std::size_t(i)].bits, 0);
+            }
+            check("behind transpose_16", turned.back().bits, 1, 0);
+            k.row_extremes_f32(most.data(), x.data(), rows, columns, false);
+            for (ptrdiff_t r = 0; r < rows; r++) {
+                const auto first = x.begin() + r * columns;
+                check("row_extremes_f32", double(most[std::size_t(r)]),
+                      double(*std::max_element(first, first + columns)), 0);
+            }
+            k.column_extremes_f32(most.data(), x.data(), rows, columns, true);
+            for (ptrdiff_t j = 0; j < columns; j++) {
+                double least = 1e30;
+                for (ptrdiff_t r = 0; r < rows; r++)
+                    least = std::min(least, double(x[std::size_t(r * columns + j)]));
+                check("column_extremes_f32", double(most[std::size_t(j)]), least, 0);
+            }
+            std::vector<unsigned char> so(x.size() + 1, 7);
+            k.compare_bf16({so.data(), half.data(), nullptr, rows * columns, 0, Order::LESS});
+            for (std::size_t i = 0; i < x.size(); i++)
+                check("compare_bf16", so[i], widened(half[i]) < 0, 0);
+            check("behind compare_bf16", so.back(), 7, 0);
+            k.clip_f32(out.data(), x.data(), -1, 0.5f, rows * columns);
+            for (std::size_t i = 0; i < x.size(); i++)
+                check("clip_f32", double(out[i]), std::clamp(double(x[i]), -1.0, 0.5), 0);
         }
 }
 
@@ -527,6 +576,7 @@ int main() {
             elements();
             sixteen_bits();
             arithmetic();
+            moved();
             row_kernels();
             attention();
             training();

@@ -15,6 +15,8 @@
 
 #include <utility>
 
+#include "transpose.h"
+
 namespace KERNEL_ISA {
 
 using std::ptrdiff_t;
@@ -124,26 +126,6 @@ void sliver_product(ptrdiff_t m, int n, ptrdiff_t k, const T* a, ptrdiff_t a_row
 // ---------------------------------------------------------------- packing
 
 namespace {
-
-template <typename V, int D, int... I>
-ALWAYS_INLINE void exchange(V& x, V& y, std::integer_sequence<int, I...>) {
-    constexpr int L = sizeof...(I);
-    const V low = __builtin_shufflevector(x, y, (I & D ? L + I - D : I)...);
-    const V high = __builtin_shufflevector(x, y, (I & D ? L + I : I + D)...);
-    x = low;
-    y = high;
-}
-
-template <typename T, int D>
-ALWAYS_INLINE void transpose_by(vec<T>* v) {
-    constexpr int L = lanes<T>;
-    if constexpr (D > 0) {
-#pragma GCC unroll 16
-        for (int i = 0; i < L; i++)
-            if (!(i & D)) exchange<vec<T>, D>(v[i], v[i + D], std::make_integer_sequence<int, L>{});
-        transpose_by<T, D / 2>(v);
-    }
-}
 
 // `to` (rows, L), of row step `width`, from the columns of b; what b lacks of L columns is 0.
 template <typename T>

@@ -80,7 +80,7 @@ def prepare(op: Any, *operands: Any) -> list[Any]:
     for i, v in enumerate(values):
         if isinstance(v, np.ndarray):
             if v.dtype != target:
-                values[i] = local.state.run(v.astype, target)
+                values[i] = local.state.run(local.state.cpu.cast, v, target)
         elif v is not None:
             # a Python float is weak in NumPy too; an integer must wrap instead of overflowing
             values[i] = float(v) if dtype.kind == FLOAT else np.asarray(v).astype(target)
@@ -89,13 +89,13 @@ def prepare(op: Any, *operands: Any) -> list[Any]:
 
 def rounded(out: Any, dtype: Any, outputs: int) -> Any:
     """The outputs (not the residuals) rounded once from float32 to `dtype`."""
-    run = local.state.run  # there NumPy does not warn of values that become infinite
+    run, cast = local.state.run, local.state.cpu.cast  # there NumPy does not warn of overflow
     if type(out) is tuple:
         return tuple(
-            run(o.astype, dtype) if i < outputs and o.dtype == np.float32 else o
+            run(cast, o, dtype) if i < outputs and o.dtype == np.float32 else o
             for i, o in enumerate(out)
         )
-    return run(out.astype, dtype) if out.dtype == np.float32 else out
+    return run(cast, out, dtype) if out.dtype == np.float32 else out
 
 
 def _described(values: Sequence[Any], dtypes: bool = True) -> str:

@@ -67,11 +67,14 @@ cpu = _prepared()
 
 
 _HALF = (
-    "add sub mul div maximum where neg abs sqrt exp log sum relu relu_backward tanh tanh_backward "
-    "sigmoid sigmoid_backward silu silu_backward gelu gelu_backward"
+    "add sub mul div maximum where neg abs sqrt rsqrt pow_scalar clip eq ne lt le gt ge exp log "
+    "sum amax amin relu relu_backward tanh tanh_backward sigmoid sigmoid_backward silu "
+    "silu_backward gelu gelu_backward"
 )
 # operators of one entry, which takes bfloat16 arrays and rounds once
 HALF = frozenset(_HALF.split())
+# operators that only move elements, or whose entry has another name
+_MOVING = frozenset(["cat", "stack", "clamp", "clamp_scalar"])
 
 
 def _is_half(x: Any) -> bool:
@@ -84,7 +87,8 @@ def widened(below: Callable) -> Callable:
     def call(*args: Any, **options: Any) -> Any:
         wide = [x.astype(np.float32) if _is_half(x) else x for x in args]
         dtype = next(x.dtype for x in args if _is_half(x))
-        return np.asarray(below(*wide, **options)).astype(dtype)
+        out = np.asarray(below(*wide, **options))
+        return out.astype(dtype) if out.dtype == np.float32 else out
 
     return call
 
@@ -98,7 +102,7 @@ def layer() -> Layer:
     if cpu is None:
         return Layer("native", missing=_why_missing())
     over = {name: partial(_entry, name) for name in cpu.ENTRIES}
-    return Layer("native", over=over, half=HALF)
+    return Layer("native", over=over, half=HALF | _MOVING)
 
 
 def describe() -> str:

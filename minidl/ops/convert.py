@@ -51,7 +51,7 @@ def is_floating_point(input: Tensor) -> bool:
 @op(promote=None)
 def clone(k: Any, input: Array) -> Any:
     """A copy with its own elements, through which gradients flow."""
-    return k.array(input, order="C")
+    return k.copy(input)
 
 
 @clone.gradient
@@ -61,7 +61,7 @@ def _(g: Tensor) -> Any:
 
 @op(promote=None)
 def _cast(k: Any, input: Array, dtype: Any) -> Any:
-    return input.astype(dtype)
+    return k.cast(input, dtype)
 
 
 @_cast.gradient

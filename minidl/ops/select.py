@@ -164,14 +164,19 @@ def _clamp(k: Any, input: Array, min: Array | None, max: Array | None) -> Any:
     return k.clip(input, min, max)
 
 
+def _clamp_slope(g: Tensor, input: Any, min: Any, max: Any) -> Tensor:
+    # nothing passes NaN, as in PyTorch
+    inside = le(input, max) if min is None else ge(input, min)
+    if min is not None and max is not None:
+        inside = logical_and(inside, le(input, max))
+    return _where(inside, g, 0.0)
+
+
 @_clamp.gradient
 def _(g: Tensor, input: Any, min: Any, max: Any, needs: Any) -> Any:
     dinput = dmin = dmax = None
-    if needs[0]:  # nothing passes NaN, as in PyTorch
-        inside = le(input, max) if min is None else ge(input, min)
-        if min is not None and max is not None:
-            inside = logical_and(inside, le(input, max))
-        dinput = _where(inside, g, 0.0)
+    if needs[0]:
+        dinput = _clamp_slope(g, input, min, max)
     if needs[1]:
         below = lt(input, min)
         dmin = _where(below if max is None else logical_and(below, lt(min, max)), g, 0.0)
@@ -179,6 +184,16 @@ def _(g: Tensor, input: Any, min: Any, max: Any, needs: Any) -> Any:
         above = gt(input, max)
         dmax = _where(above if min is None else logical_or(above, lt(max, min)), g, 0.0)
     return dinput, dmin, dmax
+
+
+@op
+def _clamp_scalar(k: Any, input: Array, min: float | None, max: float | None) -> Any:
+    return k.clip(input, min, max)
+
+
+@_clamp_scalar.gradient
+def _(g: Tensor, input: Any, min: Any, max: Any) -> Any:
+    return _clamp_slope(g, input, min, max)
 
 
 @method("clamp", "clip")
@@ -195,6 +210,8 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
         for limit in (min, max):  # it would wrap
             if limit is not None:
                 number_for("clamp", input.dtype, limit, wrap=False)
+    if input.dtype.kind == FLOAT and {type(min), type(max)} <= {int, float, type(None)}:
+        return _clamp_scalar(input, min, max)
     return _clamp(input, min, max)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -93,25 +92,12 @@ def _(g: Tensor, input: Any, exponent: Any, out: Tensor, needs: Any) -> Any:
     return dinput, dexponent
 
 
-# exponents whose power is one or two exactly rounded operations
-_POWERS: dict[float, Callable[[Any, Any], Any]] = {
-    1: lambda k, x: x.copy(),
-    2: lambda k, x: k.square(x),
-    3: lambda k, x: k.mul(k.square(x), x),
-    0.5: lambda k, x: k.sqrt(x),
-    -0.5: lambda k, x: k.reciprocal(k.sqrt(x)),
-    -1: lambda k, x: k.reciprocal(x),
-    -2: lambda k, x: k.reciprocal(k.square(x)),
-}
-
-
 @op
 def _pow_scalar(k: Any, input: Array, exponent: float) -> Any:
-    power = _POWERS.get(exponent)
-    if power is not None:
-        return power(k, input)
-    if input.dtype.kind == "f":
-        return k.pow(input, float(exponent))
+    if input.dtype.kind not in "iub":
+        return k.pow_scalar(input, exponent)
+    if exponent == 2:
+        return k.square(input)
     # the exponent may not fit into the dtype; the low bits of the wide result are right
     return k.pow(input, exponent, dtype=np.int64).astype(input.dtype)
 
@@ -175,7 +161,7 @@ def _(g: Tensor, out: Tensor) -> Any:
 @op(promote="float")
 def rsqrt(k: Any, input: Array) -> Any:
     """`1 / sqrt(input)`."""
-    return k.reciprocal(k.sqrt(input))
+    return k.rsqrt(input)
 
 
 @rsqrt.gradient

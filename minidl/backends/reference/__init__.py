@@ -41,6 +41,7 @@ from minidl.backends.reference.loss import (
     cross_entropy_backward,
 )
 from minidl.backends.reference.matmul import linear, linear_backward, matmul
+from minidl.backends.reference.movement import cast, copy
 from minidl.backends.reference.norm import (
     layer_norm,
     layer_norm_backward,
@@ -48,6 +49,7 @@ from minidl.backends.reference.norm import (
     rms_norm_backward,
 )
 from minidl.backends.reference.optim import adam_step, grad_norm, grad_scale, sgd_step
+from minidl.backends.reference.power import pow_scalar, rsqrt
 from minidl.backends.reference.random import (
     bernoulli,
     multinomial,
@@ -119,5 +121,9 @@ ENTRIES: dict[str, Callable] = {
         randint,
         permutation,
         multinomial,
+        rsqrt,
+        pow_scalar,
+        cast,
+        copy,
     )
 }

@@ -150,6 +150,7 @@ CASES = [
         _limited,
         _limits,
         dtypes=NUMBERS,
+        operators=("clamp", "clamp_scalar"),
     ),
     Case(
         "clamp_tensors",
@@ -164,14 +165,14 @@ CASES = [
         clamp_min,
         lambda x, limit: np.where(x > limit, x, limit),
         _one_limit,
-        operators=("clamp",),
+        operators=("clamp", "clamp_scalar"),
     ),
     Case(
         "clamp_max",
         clamp_max,
         lambda x, limit: np.where(x > limit, limit, x),
         _one_limit,
-        operators=("clamp",),
+        operators=("clamp", "clamp_scalar"),
     ),
     *(
         Case(function.__name__, function, wrapping(oracle), two(extreme=True), dtypes=ALL)
@@ -213,6 +214,6 @@ CASES = [
         _limited,
         _limits,
         torch=lambda torch, x, low, high: x.clone().clamp_(low, high),
-        operators=("clamp",),
+        operators=("clamp", "clamp_scalar"),
     ),
 ]
