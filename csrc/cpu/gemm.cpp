@@ -6,7 +6,7 @@
 // Algorithm, by shape:
 // - packed (Goto and van de Geijn 2008, but A is read in place): B is copied into slivers of a
 //   tile's width by KC rows, which stream from the second level cache under blocks of A that fit
-//   there too. A transposed whose rows are whole pages is copied as well.
+//   there too. A transposed whose rows are half pages or more is copied as well.
 // - in place: B with contiguous rows that fits into half of a second level cache, or under few
 //   rows of A, where it is read once, in strips of 8 or 16 rows as long as a page.
 // - dot products: few rows, B with contiguous columns; also the last columns of a product where
@@ -21,8 +21,14 @@
 // A transposed 93 %. Tried there:
 // - blocks of A of 384 KB and 768 KB: within 2 % of 512 KB, either way; slivers of 128 KB: 81 % to
 //   87 % at 1024^3;
-// - A copied wherever it is transposed: 4 % slower at 1536x384x2048, whose rows are no pages, and
-//   3 % to 11 % faster at 1024^3; copied term by term instead of into rows: 1 % slower than that;
+// - A transposed, copied in strips of 48 rows term by term: (512, 2048) (2048, 128) 71 % to 80 % as
+//   it was, 84 % to 88 % (the share depends on where the pages lie), 1024^3 91 % and 93 %; copied
+//   where rows are no such length: up to 10 % slower; strips of 24 rows: 1 % to 5 % slower; turned
+//   into rows instead: 2 % slower at 1024^3;
+// - slivers packed just before their first use, with one thread: nothing up to 128 rows, 1 % to 2 %
+//   slower at (512, 512) (512, 2048), B transposed;
+// - the next sliver's source prefetched while tiles run: 1 % to 4 % faster at 128 rows from the
+//   last level cache, 1 % to 3 % slower at 2048 rows;
 // - the prefetch of C in the tiles: between nothing and 3 % at 777^3, nothing at powers of two;
 // - (8, 2048) (2048, 2048), B transposed: packed 2.8 ms, dot products 0.8 to 1.2 ms;
 // - (1, 2048) (2048, 2048): columns of slivers 0.94 ms, strips 0.45 ms, aligned to lines 0.35 ms;
@@ -49,6 +55,7 @@ constexpr ptrdiff_t SLIVER_BYTES = 16 << 10;  // of the first
 constexpr ptrdiff_t BLOCK_A_BYTES = 512 << 10;  // of the second level cache
 constexpr ptrdiff_t PANEL_BYTES = 8 << 20;      // of the last level cache
 constexpr ptrdiff_t DIRECT_BYTES = 512 << 10;   // B up to this size is read in place by any rows
+constexpr ptrdiff_t STRIP = 48;                 // rows of A that are copied side by side
 constexpr ptrdiff_t FEW_ROWS = 24;              // so few that packing B would not pay
 constexpr ptrdiff_t TASKS = 16;                 // enough to be dealt out evenly
 constexpr ptrdiff_t TASK_ROWS = 48;             // of which a task has no fewer
@@ -128,7 +135,7 @@ void direct(const GemmCall<T>& g) {
                 sliver_product(m, int(n), k, g.a + i * g.a_row + k0 * g.a_col, g.a_row, g.a_col,
                                g.b + k0 * g.b_row + j, g.b_row, false, sums + i * g.c_row + j,
                                g.c_row, g.bias && !k0 ? g.bias + j : nullptr,
-                               g.accumulate || k0 > 0);
+                               g.accumulate || k0 > 0, !block && j == from);
                 if (k0 + strip >= g.k) finish(g, i, j, m, n);
             }
             k0 += strip;
@@ -200,60 +207,78 @@ void last_columns(const GemmCall<T>& g, ptrdiff_t count) {
 
 // ---------------------------------------------------------------- B packed
 
+// A transposed, with rows of half a page or of whole pages: its columns share sets of the caches.
+template <typename T>
+bool shares_sets(const GemmCall<T>& g) {
+    const ptrdiff_t bytes = g.a_col * ptrdiff_t(sizeof(T));
+    return g.a_row == 1 && g.k >= 512 && g.n > SLIVER<T> &&
+           (bytes == 2048 || (bytes && bytes % 4096 == 0));
+}
+
+// `to`, strips (k, STRIP) one after the other, from m columns of A transposed.
+template <typename T>
+void copy_columns(ptrdiff_t k, ptrdiff_t m, const T* a, ptrdiff_t a_col, T* to) {
+    constexpr ptrdiff_t L = lanes<T>;
+    for (ptrdiff_t from = 0; from < m; from += STRIP) {
+        const ptrdiff_t count = least(STRIP, m - from);
+        for (ptrdiff_t p = 0; p < k; p++, to += STRIP) {
+            const T* row = a + p * a_col + from;
+            ptrdiff_t i = 0;
+            for (; i + L <= count; i += L) store(to + i, load(row + i));
+            if (i < count) store_part(to + i, load_part(row + i, int(count - i)), int(count - i));
+        }
+    }
+}
+
 template <typename T>
 void blocked(const GemmCall<T>& g) {
-    constexpr ptrdiff_t S = SLIVER<T>, L = lanes<T>, size = sizeof(T);
+    constexpr ptrdiff_t S = SLIVER<T>, size = sizeof(T);
     const ptrdiff_t kc = even(g.k, SLIVER_BYTES / (S * size), 8);
     const ptrdiff_t nc = even(g.n, PANEL_BYTES / (kc * size) / S * S, S);
     // rows of a task: a block of A, or fewer where few columns leave too few tasks
     const ptrdiff_t share = up(g.m, up(TASKS, up(least(nc, g.n), S)));
     const ptrdiff_t rows =
-        even(g.m, least(BLOCK_A_BYTES / (kc * size), most(TASK_ROWS, share)), 24);
-    // A transposed whose rows are whole pages: they share the sets of the caches, so A is copied,
-    // into rows that a vector more keeps out of each other's sets, where many slivers pass over it.
-    const bool copies = g.a_col != 1 && g.a_col * size % 4096 == 0 && g.n > 4 * S;
-    const ptrdiff_t a_wide = up(kc, L) * L + L;
-    const ptrdiff_t mc = copies ? even(g.m, PANEL_BYTES / (a_wide * size), rows) : g.m;
-    const ptrdiff_t panel_size = kc * up(least(nc, g.n), S) * S;
-    Scratch<T> memory(panel_size + (copies ? least(mc, g.m) * a_wide : 0));
-    T *panel = memory.get(), *block = panel + panel_size, *const sums = sums_of(g);
+        even(g.m, least(BLOCK_A_BYTES / (kc * size), most(TASK_ROWS, share)), STRIP);
+    const bool copies = shares_sets(g);
+    // slivers are dealt out in groups where there are few blocks of rows
+    const ptrdiff_t blocks = up(g.m, rows), tasks = copies && thread_count() == 1 ? 1 : TASKS;
+    Scratch<T> panel(kc * up(least(nc, g.n), S) * S);
+    T* const sums = sums_of(g);
     for (ptrdiff_t n0 = 0; n0 < g.n; n0 += nc) {
         const ptrdiff_t columns = least(nc, g.n - n0), slivers = up(columns, S);
+        const ptrdiff_t groups = least(slivers, up(tasks, blocks));
         const auto width = [&](ptrdiff_t s) { return int(least(S, columns - s * S)); };
-        const auto wide = [&](ptrdiff_t s) { return int(up(width(s), L) * L); };
+        const auto wide = [&](ptrdiff_t s) { return int(up(width(s), lanes<T>) * lanes<T>); };
         for (ptrdiff_t k0 = 0; k0 < g.k; k0 += kc) {
             const ptrdiff_t inner = least(kc, g.k - k0);
-            for (ptrdiff_t m0 = 0; m0 < g.m; m0 += mc) {
-                const ptrdiff_t m = least(mc, g.m - m0), blocks = up(m, rows);
-                const T* a = g.a + m0 * g.a_row + k0 * g.a_col;
-                const ptrdiff_t packs = m0 ? 0 : slivers;
-                parallel_for(packs + (copies ? blocks : 0), [&](ptrdiff_t task) {
-                    const ptrdiff_t i = (task - packs) * rows;
-                    if (task < packs)
-                        pack(inner, width(task), wide(task),
-                             g.b + k0 * g.b_row + (n0 + task * S) * g.b_col, g.b_row, g.b_col,
-                             panel + task * S * inner);
-                    else
-                        pack(least(rows, m - i), int(inner), int(a_wide), a + i * g.a_row, g.a_row,
-                             g.a_col, block + i * a_wide);
-                });
-                const ptrdiff_t a_row = copies ? a_wide : g.a_row, a_col = copies ? 1 : g.a_col;
-                if (copies) a = block;
-                // slivers are dealt out in groups where there are few blocks of rows
-                const ptrdiff_t groups = least(slivers, up(TASKS, blocks));
-                parallel_for(blocks * groups, [&](ptrdiff_t task) {
-                    const ptrdiff_t i = task / groups * rows, part = task % groups;
-                    const ptrdiff_t last = slivers * (part + 1) / groups;
-                    for (ptrdiff_t s = slivers * part / groups; s < last; s++) {
-                        const ptrdiff_t j = n0 + s * S;
-                        sliver_product(
-                            least(rows, m - i), width(s), inner, a + i * a_row, a_row, a_col,
-                            panel + s * S * inner, wide(s), true, sums + (m0 + i) * g.c_row + j,
-                            g.c_row, g.bias && !k0 ? g.bias + j : nullptr, g.accumulate || k0 > 0);
-                        if (k0 + inner == g.k) finish(g, m0 + i, j, least(rows, m - i), width(s));
-                    }
-                });
-            }
+            parallel_for(slivers, [&](ptrdiff_t s) {
+                pack(inner, width(s), wide(s), g.b + k0 * g.b_row + (n0 + s * S) * g.b_col, g.b_row,
+                     g.b_col, panel.get() + s * S * inner);
+            });
+            parallel_for(blocks * groups, [&](ptrdiff_t task) {
+                const ptrdiff_t from = task / groups * rows, to = least(from + rows, g.m);
+                const ptrdiff_t part = task % groups, first = slivers * part / groups;
+                const T* a = g.a + from * g.a_row + k0 * g.a_col;
+                ptrdiff_t a_row = g.a_row, a_col = g.a_col, step = to - from, a_step = 0;
+                Scratch<T> copy(copies ? up(step, STRIP) * STRIP * inner : 0);
+                if (copies) {
+                    copy_columns(inner, step, a, a_col, copy.get());
+                    a = copy.get();
+                    a_row = 1;
+                    a_col = step = STRIP;
+                    a_step = inner * STRIP;
+                }
+                for (ptrdiff_t s = first; s < slivers * (part + 1) / groups; s++) {
+                    const ptrdiff_t j = n0 + s * S;
+                    const T* bias = g.bias && !k0 ? g.bias + j : nullptr;
+                    for (ptrdiff_t i = from, q = 0; i < to; i += step, q++)
+                        sliver_product(least(step, to - i), width(s), inner, a + q * a_step, a_row,
+                                       a_col, panel.get() + s * S * inner, wide(s), true,
+                                       sums + i * g.c_row + j, g.c_row, bias,
+                                       g.accumulate || k0 > 0, s == first);
+                    if (k0 + inner == g.k) finish(g, from, j, to - from, width(s));
+                }
+            });
         }
     }
 }
@@ -275,7 +300,8 @@ void product(const GemmCall<T>& given) {
     // the sums over the lanes of its vectors are what a dot product costs more
     if (dots && (g.m <= 4 || (g.m <= FEW_ROWS && g.k >= 12 * g.m)))
         dot_products(g);
-    else if (!g.k || (g.b_col == 1 && (g.m <= FEW_ROWS || bytes <= DIRECT_BYTES)))
+    else if (!g.k ||
+             (g.b_col == 1 && (g.m <= FEW_ROWS || (bytes <= DIRECT_BYTES && !shares_sets(g)))))
         direct(g);
     else
         blocked(g);

@@ -16,11 +16,12 @@ template <typename T>
 constexpr int SLIVER = NV_MAX * lanes<T>;
 
 // C (m, n) = A B, or C += A B; n <= SLIVER<T>. A (m, k) may have any steps. B (k, n) has unit
-// column step; `packed` says that its rows may be read up to the next whole vector.
+// column step; `packed` says that its rows may be read up to the next whole vector. `first`: A was
+// not read before.
 template <typename T>
 void sliver_product(std::ptrdiff_t m, int n, std::ptrdiff_t k, const T* a, std::ptrdiff_t a_row,
                     std::ptrdiff_t a_col, const T* b, std::ptrdiff_t b_row, bool packed, T* c,
-                    std::ptrdiff_t c_row, const T* bias, bool accumulate);
+                    std::ptrdiff_t c_row, const T* bias, bool accumulate, bool first = false);
 
 // `to` (k, width), contiguous, from B (k, n <= width) with any steps; the columns from n on are 0.
 template <typename T>
