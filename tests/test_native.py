@@ -239,6 +239,41 @@ def test_recycled_memory_is_bounded_and_given_back() -> None:
     assert native.cpu.kept_bytes() == 0
 
 
+def resident() -> int:
+    """Bytes of this process that are in memory."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+def test_large_arrays_have_memory_of_their_own() -> None:
+    """Of many sizes at once, made, kept and freed in any order, and given back."""
+    draw = np.random.default_rng(0)
+    native.cpu.trim()
+    before, held = resident(), {}
+    for number in range(1, 1200):
+        if len(held) > 40 or (held and draw.random() < 0.4):
+            gone = draw.choice(list(held))
+            array = held.pop(gone)
+            assert array.ctypes.data % 64 == 0 and (array == gone).all()
+        if number % 300 == 0:
+            native.cpu.trim()
+        size = int(2 ** draw.uniform(14, 21.5))
+        held[number] = (minidl.ones(size) * number).numpy()
+    for number, array in held.items():
+        assert (array == number).all()
+    child = os.fork()
+    if child == 0:
+        same = all((array == number).all() for number, array in held.items())
+        held.clear()
+        native.cpu.trim()
+        os._exit(not same or minidl.ones(1_000_000).sum().item() != 1_000_000)
+    assert os.waitpid(child, 0)[1] == 0
+    del array
+    held.clear()
+    native.cpu.trim()
+    assert resident() - before < 32 << 20
+
+
 def faults(function: Any, calls: int = 20) -> int:
     """Page faults of this thread in calls after the first three."""
     for _ in range(3):

@@ -4,7 +4,8 @@
 // a quarter of a power of two; what is freed waits in the list of its class, up to a limit over
 // all. Above it the blocks go that have waited longest, whatever their class: those of shapes that
 // are gone, or more of a shape than is used at once. Thread-safe: arrays may be freed by another
-// thread than the one that made them.
+// thread than the one that made them. Large blocks lie in large pages (pages.cpp), where there are
+// any, the others in the C library's memory.
 #include "allocator.h"
 
 #include <malloc.h>
@@ -16,11 +17,13 @@
 #include <cstring>
 #include <new>
 
+#include "pages.h"
+
 namespace {
 
 constexpr std::size_t ALIGN = 64;
 constexpr std::size_t KEEP_BYTES = std::size_t(512) << 20;
-constexpr int CLASSES = 4 * 40;
+constexpr int CLASSES = PAGES_CLASSES;
 #if defined(__SANITIZE_ADDRESS__)
 constexpr bool RECYCLES = false;  // blocks end where the array does, and freed ones stay away
 #else
@@ -101,10 +104,22 @@ Free* evict(std::size_t bytes) {
     return out;
 }
 
+std::size_t size_of(void* p) {
+    const std::size_t bytes = pages_size(p);
+    return bytes ? bytes : malloc_usable_size(p);
+}
+
+void free_one(void* p) {
+    if (pages_size(p))
+        pages_give(p);
+    else
+        std::free(p);
+}
+
 void free_all(Free* block) {
     while (block) {
         Free* next = block->next;
-        std::free(block);
+        free_one(block);
         block = next;
     }
 }
@@ -124,17 +139,19 @@ void* take(std::size_t size) {
     }
     release();
     if (block) return block;
-    return std::aligned_alloc(ALIGN, class_bytes(c));
+    const std::size_t bytes = class_bytes(c);
+    void* large = bytes >= PAGES_FROM ? pages_take(c, bytes) : nullptr;
+    return large ? large : std::aligned_alloc(ALIGN, bytes);
 }
 
 void give(void* p) {
     if (!RECYCLES) return std::free(p);
     // the class whose size the block has: the largest that fits into it
-    const std::size_t usable = malloc_usable_size(p);
+    const std::size_t usable = size_of(p);
     int c = class_of(usable);
     if (class_bytes(c) > usable) c--;
     const std::size_t bytes = class_bytes(c);
-    if (bytes > KEEP_BYTES) return std::free(p);
+    if (bytes > KEEP_BYTES) return free_one(p);
     acquire();
     Free* gone = lists.kept > KEEP_BYTES - bytes ? evict(bytes) : nullptr;
     put(new (p) Free, c);
@@ -157,7 +174,7 @@ void* allocator_calloc(void*, std::size_t count, std::size_t size) {
 
 void* allocator_realloc(void*, void* p, std::size_t size) {
     if (!p) return take(size);
-    const std::size_t usable = malloc_usable_size(p);
+    const std::size_t usable = size_of(p);
     if (size <= usable) return p;
     void* fresh = take(size);
     if (!fresh) return nullptr;

@@ -277,6 +277,11 @@ def _too_large(name: str, error: MemoryError, got: str) -> OutOfMemoryError:
     return OutOfMemoryError(f"out of memory: {error}", operator=name, got=got)
 
 
+# Bytes up to which new tensors lie in the memory of operators' results; larger zeros are the
+# system's, which takes no memory for them until they are written to.
+_RECYCLED = 64 << 20
+
+
 def _allocated(
     name: str,
     make: Callable[[tuple[int, ...], np.dtype], np.ndarray],
@@ -290,10 +295,13 @@ def _allocated(
     if min(size, default=0) < 0 or len(size) > _MAX_AXES:
         rule = f"sizes must not be negative and at most {_MAX_AXES}"
         raise ShapeError(rule, operator=name, got=str(size))
+    count = math.prod(size) * wanted.itemsize
     try:
-        array = make(size, wanted.numpy)
+        if count <= _RECYCLED:
+            array = local.state.run(make, size, wanted.numpy)
+        else:
+            array = make(size, wanted.numpy)
     except (MemoryError, ValueError):
-        count = math.prod(size) * wanted.itemsize
         raise OutOfMemoryError(
             f"{count:,} bytes do not fit into memory", operator=name, got=f"{size} {wanted.name}"
         ) from None
