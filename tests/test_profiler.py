@@ -18,9 +18,10 @@ from minidl.errors import ArgumentError, MinidlError, ShapeError, UnsupportedErr
 
 def step() -> None:
     """One training step of a small model."""
-    model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 3))
-    optimizer = optim.AdamW(model.parameters())
-    loss = nn.functional.cross_entropy(model(minidl.ones(5, 4)), minidl.tensor([0, 1, 2, 0, 1]))
+    first, second = nn.Linear(4, 8), nn.Linear(8, 3)
+    optimizer = optim.AdamW([*first.parameters(), *second.parameters()])
+    logits = second(nn.functional.gelu(first(minidl.ones(5, 4))))
+    loss = nn.functional.cross_entropy(logits, minidl.tensor([0, 1, 2, 0, 1]))
     loss.backward()
     optimizer.step()
 
@@ -162,11 +163,12 @@ def test_marked_blocks_and_functions():
     def twice(x):
         return x + x
 
-    assert twice(minidl.ones(2)).tolist() == [2, 2]  # no profile: nothing happens
+    x = minidl.ones(2)
+    assert twice(x).tolist() == [2, 2]  # no profile: nothing happens
     with profiler.profile() as prof:
         with profiler.record_function("block", "1"):
-            twice(minidl.ones(2))
-        twice(minidl.ones(2))
+            twice(x)
+        twice(x)
     assert counts(prof)["twice"] == 2
     assert counts(prof)["block(1)"] == 1
     outer = next(event for event in prof.events() if event.name == "block(1)")
