@@ -168,7 +168,7 @@ class ThreadState:
     __slots__ = ("cpu", "enter", "recording", "recorder", "inference")
 
     def __init__(self) -> None:
-        self.cpu = TABLES["start"]
+        self.cpu: Any = TABLES["start"]
         context = contextvars.copy_context()
         context.run(np.seterr, all="ignore")
         for prepare in PREPARE:
