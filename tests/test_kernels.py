@@ -507,13 +507,17 @@ def test_cross_entropy(data):
     ignore = data.draw(st.sampled_from([-100, 0, 1]))
     weight = data.draw(st.sampled_from([None, rng.random(c).astype(dtype)]))
     smoothing = data.draw(st.sampled_from([0.0, 0.1, 1.0]))
-    losses, lse = run("cross_entropy", x, target, weight, ignore, smoothing)
+    losses, lse, total = run("cross_entropy", x, target, weight, ignore, smoothing)
+    used = target[target != ignore]
+    size = len(used) if weight is None else wide(weight)[used].sum()
+    close(total, np.array(size), 4 * np.finfo(dtype).eps * size, dtype)
     hand = cross_entropy_by_hand(wide(x), target, weight, ignore, smoothing)
     room = 8 * (c + 4) * np.finfo(dtype).eps * (np.abs(x).max(initial=1) + 4)
     close(losses, hand, room, dtype)
     close(lse, np.log(np.exp(wide(x)).sum(1)), room, dtype)
-    g = data.draw(arrays((n,), dtype))
+    g = data.draw(arrays(data.draw(st.sampled_from([(n,), ()])), dtype))
     dx = run("cross_entropy_backward", g, x, target, weight, ignore, smoothing, lse)
+    g = np.broadcast_to(g, n)
     assert np.all(dx[target == ignore] == 0)
     if dtype == np.float64:
         by_hand = lambda x: cross_entropy_by_hand(x, target, weight, ignore, smoothing)  # noqa: E731
@@ -529,12 +533,18 @@ def test_cross_entropy(data):
 def test_cross_entropy_edges():
     x = np.array([[np.nan, 1.0], [1e30, -1e30], [0.0, -np.inf], [-np.inf, -np.inf]])
     target = np.array([7, 1, 0, 0])
-    losses, lse = run("cross_entropy", x, target, None, 7, 0.0)
+    losses, lse, total = run("cross_entropy", x, target, None, 7, 0.0)
+    assert total == 3
     np.testing.assert_array_equal(losses, [0, 2e30, 0, np.nan])
     dx = run("cross_entropy_backward", np.ones(4), x, target, None, 7, 0.0, lse)
     np.testing.assert_array_equal(dx[:3], [[0, 0], [1, -1], [0, 0]])
-    losses, lse = run("cross_entropy", np.zeros((0, 3)), np.zeros(0, int), None, -100, 0.1)
-    assert losses.shape == lse.shape == (0,)
+    for dtype in DTYPES:
+        x = np.zeros((0, 3), dtype)
+        losses, lse, total = run("cross_entropy", x, np.zeros(0, int), None, -100, 0.1)
+        assert losses.shape == lse.shape == (0,) and total.shape == () and total == 0
+        for wrong in (-1, 3):
+            with pytest.raises(ValueError, match="no class"):
+                run("cross_entropy", np.zeros((2, 3), dtype), np.array([0, wrong]), None, 7, 0.0)
 
 
 @given(st.data())

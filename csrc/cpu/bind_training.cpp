@@ -46,6 +46,11 @@ bool cross_entropy_call(PyArrayObject* x, PyObject* const* args, CrossEntropy& a
         return false;
     }
     a.target = data<std::int64_t>(target);
+    for (ptrdiff_t r = 0; r < a.rows; r++)
+        if (a.target[r] != a.ignore_index && (a.target[r] < 0 || a.target[r] >= a.classes)) {
+            Py_CLEAR(target);
+            return false;
+        }
     return true;
 }
 
@@ -57,14 +62,16 @@ PyObject* cross_entropy(PyObject* below, PyObject* const* args, Py_ssize_t count
     if (!cross_entropy_call(x, args, a, target)) return hand_on(below, args, count, names);
     const npy_intp shape[] = {a.rows};
     PyArrayObject *losses = new_array(1, shape, NPY_FLOAT), *lse = new_array(1, shape, NPY_FLOAT);
-    if (losses && lse) {
+    PyArrayObject* total = new_array(0, nullptr, NPY_FLOAT);
+    if (losses && lse && total) {
         a.losses = data<float>(losses);
         a.lse = data<float>(lse);
+        a.total = data<float>(total);
         Unlocked unlocked(20.0 * double(a.rows) * double(a.classes));
         kernels().cross_entropy_f32(a);
     }
     Py_DECREF(target);
-    return packed(losses, lse);
+    return packed(losses, lse, total);
 }
 
 // (g, logits, target, weight, ignore_index, label_smoothing, lse) -> dx
@@ -74,15 +81,16 @@ PyObject* cross_entropy_backward(PyObject* below, PyObject* const* args, Py_ssiz
     PyArrayObject *target = nullptr, *g, *lse;
     if (count != 7 || names) return hand_on(below, args, count, names);
     const Plain x(args[1]);
-    if (!(g = array_of(args[0])) || PyArray_TYPE(g) != NPY_FLOAT || PyArray_NDIM(g) != 1 ||
+    if (!(g = array_of(args[0])) || PyArray_TYPE(g) != NPY_FLOAT || PyArray_NDIM(g) > 1 ||
         !(lse = plain_f32(args[6])) || !cross_entropy_call(x, args + 1, a, target))
         return hand_on(below, args, count, names);
     PyArrayObject* dx = nullptr;
-    if (PyArray_SIZE(g) == a.rows && PyArray_SIZE(lse) == a.rows) {
+    const bool one = !PyArray_NDIM(g);
+    if ((one || PyArray_SIZE(g) == a.rows) && PyArray_SIZE(lse) == a.rows) {
         dx = new_like(x);
         if (dx) {
             a.g = data<float>(g);
-            a.g_step = step(g, 0);
+            a.g_step = one ? 0 : step(g, 0);
             a.lse = data<float>(lse);
             a.dx = data<float>(dx);
             Unlocked unlocked(20.0 * double(a.rows) * double(a.classes));

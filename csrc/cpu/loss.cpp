@@ -70,6 +70,10 @@ void backward_row(const CrossEntropy& a, ptrdiff_t r, float shares) {
 
 void cross_entropy_f32(const CrossEntropy& a) {
     for_rows(a.rows, a.classes, [&](ptrdiff_t r) { forward_row(a, r); });
+    double total = 0.0;
+    for (ptrdiff_t r = 0; r < a.rows; r++)
+        if (a.target[r] != a.ignore_index) total += a.weight ? double(a.weight[a.target[r]]) : 1.0;
+    *a.total = float(total);
 }
 
 void cross_entropy_backward_f32(const CrossEntropy& a) {

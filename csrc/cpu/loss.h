@@ -12,6 +12,7 @@ struct CrossEntropy {
     std::int64_t ignore_index;
     float label_smoothing;
     float *losses, *lse;  // (rows): written by the forward, lse read by the backward
+    float* total;         // written by the forward: the weights of the rows that are not ignored
     // backward only
     const float* g;  // (rows) with step g_step, which may be 0
     std::ptrdiff_t g_step;

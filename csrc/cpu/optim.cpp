@@ -4,7 +4,8 @@
 //
 // Algorithm: the parameters are one list of chunks that threads claim; a chunk is one pass in which
 // every array is read and written once. Limits: memory. Adam moves 28 bytes an element (4 reads, 3
-// writes), SGD with momentum 20.
+// writes), SGD with momentum 20. In the caches, too: 0.5 M elements at 88 GB/s of the last level,
+// and neither a reciprocal with a Newton step for the division nor one for the root changed that.
 #include "optim.h"
 
 #include "kernels.h"

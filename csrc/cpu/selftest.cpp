@@ -416,9 +416,11 @@ void training() {
     for (auto& t : target) t = std::int64_t(engine() % std::size_t(classes));
     target[2] = -100;
     Floats losses(std::size_t(rows), 0.0f), lse(losses), dx(x.size());
-    CrossEntropy c{rows, classes,       x.data(),   target.data(), nullptr, -100,
-                   0.0f, losses.data(), lse.data(), g.data(),      1,       dx.data()};
+    float total = 0.0f;
+    CrossEntropy c{rows,          classes,    x.data(), target.data(), nullptr, -100,     0.0f,
+                   losses.data(), lse.data(), &total,   g.data(),      1,       dx.data()};
     k.cross_entropy_f32(c);
+    check("cross entropy, rows that count", double(total), double(rows - 1), 0.0);
     k.cross_entropy_backward_f32(c);
     for (ptrdiff_t r = 0; r < rows; r++) {
         double sum = 0;

@@ -438,10 +438,12 @@ def _cross_entropy(
     label_smoothing: float,
     reduction: str,
 ) -> Any:
-    _check_classes(target, input.shape[1], ignore_index)
     w = None if weight is None else weight.astype(input.dtype, copy=False)
-    losses, lse = k.cross_entropy(input, target, w, ignore_index, label_smoothing)
-    total = _total(k, target, w, ignore_index, input.dtype)
+    try:
+        losses, lse, total = k.cross_entropy(input, target, w, ignore_index, label_smoothing)
+    except ValueError:
+        _check_classes(target, input.shape[1], ignore_index)
+        raise
     return _reduced_rows(k, losses, total, reduction), lse, total
 
 
@@ -473,7 +475,6 @@ def _cross_entropy_backward(
     label_smoothing: float,
 ) -> Any:
     w = None if weight is None else weight.astype(x.dtype, copy=False)
-    grad = k.broadcast_to(grad, lse.shape)
     return k.cross_entropy_backward(grad, x, target, w, ignore_index, label_smoothing, lse)
 
 

@@ -11,21 +11,27 @@ def cross_entropy(
     weight: np.ndarray | None,
     ignore_index: int,
     label_smoothing: float,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Per-row loss (1 - s) w[t] nll[t] + s / C sum_c w[c] nll[c], nll = lse - logits; 0 if ignored.
 
-    logits: (N, C), target: (N,) of any integer dtype with 0 <= t < C or t == ignore_index
-    (the caller checks), weight: (C,) or None for ones -> losses (N,), lse (N,), the log-sum-exp.
+    logits: (N, C), target: (N,) of any integer dtype with 0 <= t < C or t == ignore_index, weight:
+    (C,) or None for ones -> losses (N,), lse (N,), the log-sum-exp, and total (), the sum of w[t]
+    over the rows that are not ignored.
 
-    Floor: C * eps * (|max| + log C) * w, no cancellation beyond that of x - max.
+    ValueError for another target. Floor of the losses: C * eps * (|max| + log C) * w, no
+    cancellation beyond that of x - max.
     """
     rows, classes = logits.shape
     losses, lse = np.zeros(rows, logits.dtype), np.full(rows, -np.inf, logits.dtype)
+    used = target != ignore_index
+    if (used & ((target < 0) | (target >= classes))).any():
+        raise ValueError("a target is no class")
     if not logits.size:
-        return losses, lse
+        return losses, lse, np.zeros((), logits.dtype)
     x = as_rows(logits, rows, classes)
     ones = np.ones(classes, logits.dtype)
     used, index, picked = _targets(target, weight, ignore_index, logits.dtype)
+    total = np.array(picked.sum(where=used, dtype=np.float64), logits.dtype)
     for start, stop in spans(rows, classes):
         part = slice(start, stop)
         top = x[part].max(axis=1)
@@ -40,7 +46,7 @@ def cross_entropy(
             )
             loss = (1 - label_smoothing) * loss + (label_smoothing / classes) * smooth
         np.copyto(losses[part], loss, where=used[part])
-    return losses, lse
+    return losses, lse, total
 
 
 def _targets(
@@ -64,7 +70,7 @@ def cross_entropy_backward(
 ) -> np.ndarray:
     """Gradient of `cross_entropy` with respect to the logits; ignored rows are 0.
 
-    g: (N,), one per row, lse: (N,) as returned -> (N, C).
+    g: (N,), one per row, or () for all, lse: (N,) as returned -> (N, C).
 
     Floor: 4 * eps * |g| * (w[t] + mean(w)), and |lse| * eps relative to the probabilities.
     """
@@ -73,6 +79,7 @@ def cross_entropy_backward(
     if not dx.size:
         return dx
     x = as_rows(logits, rows, classes)
+    g = np.broadcast_to(g, lse.shape)
     used, index, picked = _targets(target, weight, ignore_index, logits.dtype)
     share = np.full(classes, label_smoothing / classes, logits.dtype)
     if weight is not None:
