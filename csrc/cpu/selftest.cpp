@@ -17,6 +17,7 @@
 #include "allocator.h"
 #include "kernels.h"
 #include "parallel.h"
+#include "weights.h"
 
 namespace {
 
@@ -115,6 +116,29 @@ void products(void (*gemm)(const GemmCall<T>&)) {
             if (g.pre) check("gemm, before", double(pre[std::size_t(i * n + j)]), sum, room);
             check("gemm", double(c[std::size_t(i * n + j)]), activated(g.activation, sum),
                   2 * room + 10 * eps);
+        }
+    }
+}
+
+// Products with a kept copy of the weight, whatever is written into it between them.
+template <typename T>
+void packed_weights(void (*gemm)(const GemmCall<T>&), bool (*takes)(const GemmCall<T>&)) {
+    for (int round = 0; round < 60; round++) {
+        const ptrdiff_t m = pick({5, 8, 33, 48}), n = pick({3, 16, 64, 100}),
+                        k = pick({1, 15, 64, 100, 1300});
+        const auto a = normal<T>(m * k);
+        auto w = normal<T>(n * k);
+        std::vector<T> c(std::size_t(m * n)), want(c.size());
+        for (int call = 0; call < 12; call++) {
+            if (call % 4 == 3) w[engine() % w.size()] += T(1);
+            if (call == 8)
+                for (T& v : w) v = -v;
+            GemmCall<T> g{m, n, k, a.data(), k, 1, w.data(), 1, k, want.data(), n, nullptr, false};
+            gemm(g);
+            g.c = c.data();
+            if (takes(g)) g.packed = packed_weight(w.data(), n, k);
+            gemm(g);
+            check("packed weight", c == want, 1, 0);
         }
     }
 }
@@ -574,6 +598,8 @@ int main() {
             set_thread_count(threads);
             products(kernels().gemm_f32);
             products(kernels().gemm_f64);
+            packed_weights(kernels().gemm_f32, kernels().takes_packed_f32);
+            packed_weights(kernels().gemm_f64, kernels().takes_packed_f64);
             row_sums();
             elements();
             sixteen_bits();
