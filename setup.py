@@ -25,8 +25,7 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 SOURCES = ROOT / "csrc" / "cpu"
-# compiled for any processor: no kernels
-ONCE = ("allocator", "dispatch", "pages", "parallel", "weights")
+ONCE = ("allocator", "dispatch", "pages", "parallel")  # no kernels: compiled for any processor
 FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden"]
 FLAGS += ["-ffp-contract=fast", "-fno-math-errno", "-Wall", "-Wextra"]
 if os.environ.get("MINIDL_NATIVE") == "1":

@@ -154,3 +154,16 @@ def test_results_have_the_memory_order_of_the_inputs(lead, queries, groups) -> N
     for x, y in zip(back, same, strict=True):
         assert y.flags.c_contiguous
         np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("group", [1, 2, 5, 8])
+@pytest.mark.parametrize("t", [1, 2, 3, 7])
+def test_rows_of_a_kv_head_have_masks_of_their_own(t: int, group: int) -> None:
+    """Rows that share keys: some see a block, others do not, of depths that fit no vector."""
+    for d, dv, s in ((16, 16, 300), (64, 64, 257), (19, 70, 140), (64, 3, 129)):
+        q = drawn(0, 2, 2 * group, t, d)
+        k, v = drawn(1, 2, 2, s, d), drawn(2, 2, 2, s, dv)
+        check(q, k, v, np.arange(s) < 60 * np.arange(1, 2 * group + 1)[:, None, None])
+        mask = np.where(drawn(3, 2 * group, t, s) > 0, drawn(4, 2 * group, t, s), -np.inf)
+        mask[0, 0, 128:] = -np.inf
+        check(q, k, v, mask.astype(np.float32))

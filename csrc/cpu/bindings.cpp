@@ -3,8 +3,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <memory>
+#include <new>
 #include <string>
-#include <vector>
 
 #define IMPORTS_ARRAY_API
 #include "allocator.h"
@@ -48,13 +49,14 @@ void use_allocator() {
 // "update", in place; "momentum" and "adam", 3 or 4 arrays of which all but one are written in
 // place. What is read and what is written both count.
 double bandwidth(std::size_t bytes, const std::string& kind, double seconds) {
-    struct alignas(64) Line {
-        float x[16];
-    };
-    const std::size_t lines = std::max<std::size_t>(16, bytes / sizeof(Line) / 16 * 16);
-    std::vector<Line> memory(lines, Line{});
-    float* x = memory.front().x;
-    const auto n = std::ptrdiff_t(lines * 16);
+    const auto n = std::ptrdiff_t(std::max<std::size_t>(256, bytes / sizeof(float) / 256 * 256));
+    // memory as arrays have it: the size of pages decides, too
+    const auto give = [&](float* p) { allocator_free(nullptr, p, std::size_t(n) * sizeof(float)); };
+    const std::unique_ptr<float[], decltype(give)> memory(
+        static_cast<float*>(allocator_malloc(nullptr, std::size_t(n) * sizeof(float))), give);
+    float* x = memory.get();
+    if (!x) throw std::bad_alloc();
+    std::fill(x, x + n, 0.0f);
     const auto time = [&](int passes, auto pass) {
         const auto start = std::chrono::steady_clock::now();
         for (int i = 0; i < passes; i++) pass();
