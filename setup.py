@@ -25,7 +25,8 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 SOURCES = ROOT / "csrc" / "cpu"
-ONCE = ("allocator", "dispatch", "pages", "parallel")  # no kernels: compiled for any processor
+# compiled for any processor: no kernels
+ONCE = ("allocator", "dispatch", "pages", "parallel", "weights")
 FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden"]
 FLAGS += ["-ffp-contract=fast", "-fno-math-errno", "-Wall", "-Wextra"]
 if os.environ.get("MINIDL_NATIVE") == "1":

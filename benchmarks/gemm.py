@@ -49,6 +49,23 @@ ACTIVATIONS = {
 }
 
 
+def _layer(m: int, n: int, k: int, bar: float) -> Row:
+    """A layer for few rows, as in inference: its weight is the same from call to call."""
+    ours, theirs = minidl.nn.Linear(k, n), torch.nn.Linear(k, n)
+    array = rng.standard_normal((m, k)).astype(np.float32)
+    x, u = minidl.from_dlpack(array), torch.from_numpy(array)
+    weight, bias = ours.weight.detach(), ours.bias.detach()
+    w, b = theirs.weight.detach(), theirs.bias.detach()
+    linear = minidl.nn.functional.linear
+    return Row(
+        f"linear {m}x{n}x{k}",
+        lambda: linear(x, weight, bias),
+        {"torch": lambda: functional.linear(u, w, b)},
+        2.0 * m * n * k, 4.0 * (m * k + n * k + m * n), bar=bar,
+        written=m * n / (m * k + n * k + m * n),
+    )  # fmt: skip
+
+
 def _linear(m: int, n: int, k: int, activation: str, keep: bool) -> Row:
     """A linear map with its activation, whose input is kept for a gradient or not."""
     shapes = ((m, k), (n, k), (n,))
@@ -88,3 +105,7 @@ def rows() -> Iterator[Row]:
         yield _linear(512, 2048, 512, activation, False)
         yield _linear(768, 512, 128, activation, activation != "relu")
     yield _linear(128, 512, 784, "relu", False)
+    yield _layer(8, 64, 64, 2.0)
+    for m in (1, 2, 4, 8, 16):
+        yield _layer(m, 768, 768, 1.0)
+    yield _layer(8, 2048, 2048, 1.0)

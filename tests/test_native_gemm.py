@@ -1,5 +1,6 @@
 """Every path of the native matrix product, against NumPy in float64, for any number of threads."""
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
 import numpy as np
@@ -102,6 +103,71 @@ def test_activations_are_taken_of_what_the_product_alone_gives(name: str, dtype:
                 ulps = {} if dtype == np.float32 else {"rtol": 4e-15, "atol": 1e-15}
                 same = np.testing.assert_allclose if ulps else np.testing.assert_array_equal
                 same(out, kernel(table, want), err_msg=f"{isa} {activation}", **ulps)
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "shape", [(8, 64, 64), (5, 33, 7), (40, 100, 70), (30, 10, 2000), (6, 8, 4)]
+)
+def test_weights_of_few_rows_are_packed_once_and_never_out_of_date(
+    shape: tuple, dtype: type
+) -> None:
+    m, n, k = shape
+    x, weight = matrix("plain", m, k, dtype), matrix("plain", n, k, dtype)
+    changes = [
+        lambda w: None,
+        lambda w: np.negative(w, out=w),
+        lambda w: w.__setitem__((n - 1, k - 1), 3),
+        lambda w: w.__setitem__((0, 0), -w[0, 0]),
+        lambda w: w.__setitem__(slice(2), w[1::-1].copy()),
+        lambda w: np.multiply(w, 2, out=w),
+    ]
+    for isa in ISAS:
+        with on_table(isa), native.limit_threads(1):
+            table = local.state.cpu
+            for change in [*changes, *reversed(changes)]:
+                change(weight)
+                for _ in range(4):  # as it is, packed for keeping, and from there
+                    fresh = weight.copy()  # at another address: not known yet
+                    want = table.linear(x, fresh)[0]
+                    np.testing.assert_array_equal(table.linear(x, weight)[0], want)
+
+
+@needs_kernels
+def test_weights_are_told_apart_by_shape_and_dtype_too() -> None:
+    memory = np.empty(64 * 64, np.float32)
+    x, table = matrix("plain", 8, 64, np.float32), local.state.cpu
+    for _ in range(3):
+        memory[...] = rng.standard_normal(memory.shape)
+        for shape in ((64, 64), (32, 64), (64, 32)) * 3:
+            weight = memory[: shape[0] * shape[1]].reshape(shape)
+            for _ in range(3):
+                want = x[:, : shape[1]].astype(float) @ weight.T.astype(float)
+                np.testing.assert_allclose(
+                    table.linear(x[:, : shape[1]], weight)[0], want, 1e-4, 1e-4
+                )
+        wide, y = memory.view(np.float64).reshape(32, 64), x.astype(np.float64)
+        wide[...] = rng.standard_normal(wide.shape)
+        for _ in range(3):
+            np.testing.assert_allclose(table.linear(y, wide)[0], y @ wide.T, atol=1e-9)
+
+
+@needs_kernels
+def test_threads_share_no_packed_weights() -> None:
+    weights = [matrix("plain", 64, 64, np.float32) for _ in range(40)]
+    x, table = matrix("plain", 8, 64, np.float32), local.state.cpu
+    wants = [table.linear(x, weight.copy())[0] for weight in weights]
+
+    def work(_: int) -> bool:
+        return all(
+            np.array_equal(table.linear(x, weight)[0], want)
+            for _ in range(5)
+            for weight, want in zip(weights, wants, strict=True)
+        )
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(4)))
 
 
 @pytest.mark.usefixtures("each_table")

@@ -2,6 +2,7 @@
 #include "arrays.h"
 #include "kernels.h"
 #include "parallel.h"
+#include "weights.h"
 
 namespace {
 
@@ -44,6 +45,13 @@ void gemm(const GemmCall<float>& g) {
 }
 void gemm(const GemmCall<double>& g) {
     kernels().gemm_f64(g);
+}
+
+bool takes_packed(const GemmCall<float>& g) {
+    return kernels().takes_packed_f32(g);
+}
+bool takes_packed(const GemmCall<double>& g) {
+    return kernels().takes_packed_f64(g);
 }
 
 // ---------------------------------------------------------------- matmul
@@ -167,10 +175,24 @@ template <typename T>
 void linear_into(const Linear& l) {
     const int last = PyArray_NDIM(l.x) - 1;
     const ptrdiff_t n = PyArray_DIM(l.weight, 0);
-    gemm(GemmCall<T>{l.rows, n, PyArray_DIM(l.x, last), data<T>(l.x), l.between, step(l.x, last),
-                     data<T>(l.weight), step(l.weight, 1), step(l.weight, 0), data<T>(l.out), n,
-                     l.bias ? data<T>(l.bias) : nullptr, false, l.activation,
-                     l.pre ? data<T>(l.pre) : nullptr});
+    GemmCall<T> g{l.rows,
+                  n,
+                  PyArray_DIM(l.x, last),
+                  data<T>(l.x),
+                  l.between,
+                  step(l.x, last),
+                  data<T>(l.weight),
+                  step(l.weight, 1),
+                  step(l.weight, 0),
+                  data<T>(l.out),
+                  n,
+                  l.bias ? data<T>(l.bias) : nullptr,
+                  false,
+                  l.activation,
+                  l.pre ? data<T>(l.pre) : nullptr};
+    if (PyArray_IS_C_CONTIGUOUS(l.weight) && takes_packed(g))
+        g.packed = packed_weight(g.b, g.n, g.k);
+    gemm(g);
 }
 
 // linear(x, weight, bias=None, activation=None, keep=True)

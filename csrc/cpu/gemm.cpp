@@ -57,6 +57,7 @@ constexpr ptrdiff_t PANEL_BYTES = 8 << 20;      // of the last level cache
 constexpr ptrdiff_t DIRECT_BYTES = 512 << 10;   // B up to this size is read in place by any rows
 constexpr ptrdiff_t STRIP = 48;                 // rows of A that are copied side by side
 constexpr ptrdiff_t FEW_ROWS = 24;              // so few that packing B would not pay
+constexpr ptrdiff_t PACKED_ROWS = 48;           // so few that packing B is over a tenth of the work
 constexpr ptrdiff_t TASKS = 16;                 // enough to be dealt out evenly
 constexpr ptrdiff_t TASK_ROWS = 48;             // of which a task has no fewer
 
@@ -230,10 +231,16 @@ void copy_columns(ptrdiff_t k, ptrdiff_t m, const T* a, ptrdiff_t a_col, T* to) 
     }
 }
 
+// Terms that are summed with one packing of B.
+template <typename T>
+ptrdiff_t terms(ptrdiff_t k) {
+    return even(k, SLIVER_BYTES / (SLIVER<T> * ptrdiff_t(sizeof(T))), 8);
+}
+
 template <typename T>
 void blocked(const GemmCall<T>& g) {
     constexpr ptrdiff_t S = SLIVER<T>, size = sizeof(T);
-    const ptrdiff_t kc = even(g.k, SLIVER_BYTES / (S * size), 8);
+    const ptrdiff_t kc = terms<T>(g.k);
     const ptrdiff_t nc = even(g.n, PANEL_BYTES / (kc * size) / S * S, S);
     // rows of a task: a block of A, or fewer where few columns leave too few tasks
     const ptrdiff_t share = up(g.m, up(TASKS, up(least(nc, g.n), S)));
@@ -242,7 +249,7 @@ void blocked(const GemmCall<T>& g) {
     const bool copies = shares_sets(g);
     // slivers are dealt out in groups where there are few blocks of rows
     const ptrdiff_t blocks = up(g.m, rows), tasks = copies && thread_count() == 1 ? 1 : TASKS;
-    Scratch<T> panel(kc * up(least(nc, g.n), S) * S);
+    Scratch<T> memory(g.packed ? 0 : kc * up(least(nc, g.n), S) * S);
     T* const sums = sums_of(g);
     for (ptrdiff_t n0 = 0; n0 < g.n; n0 += nc) {
         const ptrdiff_t columns = least(nc, g.n - n0), slivers = up(columns, S);
@@ -251,10 +258,12 @@ void blocked(const GemmCall<T>& g) {
         const auto wide = [&](ptrdiff_t s) { return int(up(width(s), lanes<T>) * lanes<T>); };
         for (ptrdiff_t k0 = 0; k0 < g.k; k0 += kc) {
             const ptrdiff_t inner = least(kc, g.k - k0);
-            parallel_for(slivers, [&](ptrdiff_t s) {
-                pack(inner, width(s), wide(s), g.b + k0 * g.b_row + (n0 + s * S) * g.b_col, g.b_row,
-                     g.b_col, panel.get() + s * S * inner);
-            });
+            const T* panel = g.packed ? g.packed + k0 * slivers * S : memory.get();
+            if (!g.packed)
+                parallel_for(slivers, [&](ptrdiff_t s) {
+                    pack(inner, width(s), wide(s), g.b + k0 * g.b_row + (n0 + s * S) * g.b_col,
+                         g.b_row, g.b_col, memory.get() + s * S * inner);
+                });
             parallel_for(blocks * groups, [&](ptrdiff_t task) {
                 const ptrdiff_t from = task / groups * rows, to = least(from + rows, g.m);
                 const ptrdiff_t part = task % groups, first = slivers * part / groups;
@@ -273,7 +282,7 @@ void blocked(const GemmCall<T>& g) {
                     const T* bias = g.bias && !k0 ? g.bias + j : nullptr;
                     for (ptrdiff_t i = from, q = 0; i < to; i += step, q++)
                         sliver_product(least(step, to - i), width(s), inner, a + q * a_step, a_row,
-                                       a_col, panel.get() + s * S * inner, wide(s), true,
+                                       a_col, panel + s * S * inner, wide(s), true,
                                        sums + i * g.c_row + j, g.c_row, bias,
                                        g.accumulate || k0 > 0, s == first);
                     if (k0 + inner == g.k) finish(g, from, j, to - from, width(s));
@@ -285,26 +294,63 @@ void blocked(const GemmCall<T>& g) {
 
 // ---------------------------------------------------------------- choice
 
+// The columns that are left over and too few to fill a vector, if they are treated apart.
+template <typename T>
+ptrdiff_t left_over(const GemmCall<T>& g) {
+    const ptrdiff_t left = g.n % lanes<T>;
+    return left <= lanes<T> / 4 && g.m >= lanes<T> && g.m * g.k >= 1024 ? left : 0;
+}
+
+enum class Path { direct, dots, blocked };
+
+template <typename T>
+Path path(const GemmCall<T>& g) {
+    const ptrdiff_t bytes = g.k * g.n * ptrdiff_t(sizeof(T));
+    const bool dots = g.a_col == 1 && g.b_row == 1 && g.b_col != 1 && g.k >= lanes<T>;
+    // the sums over the lanes of its vectors are what a dot product costs more
+    if (dots && (g.m <= 4 || (g.m <= FEW_ROWS && g.k >= 12 * g.m))) return Path::dots;
+    if (!g.k || (g.b_col == 1 && (g.m <= FEW_ROWS || (bytes <= DIRECT_BYTES && !shares_sets(g)))))
+        return Path::direct;
+    return Path::blocked;
+}
+
 template <typename T>
 void product(const GemmCall<T>& given) {
     if (given.m <= 0 || given.n <= 0) return;
     GemmCall<T> g = given;
-    const ptrdiff_t left = g.n % lanes<T>;
-    if (left && left <= lanes<T> / 4 && g.m >= lanes<T> && g.m * g.k >= 1024) {
+    if (const ptrdiff_t left = left_over(g)) {
         last_columns(g, left);
         g.n -= left;
         if (!g.n) return;
     }
-    const ptrdiff_t bytes = g.k * g.n * ptrdiff_t(sizeof(T));
-    const bool dots = g.a_col == 1 && g.b_row == 1 && g.b_col != 1 && g.k >= lanes<T>;
-    // the sums over the lanes of its vectors are what a dot product costs more
-    if (dots && (g.m <= 4 || (g.m <= FEW_ROWS && g.k >= 12 * g.m)))
-        dot_products(g);
-    else if (!g.k ||
-             (g.b_col == 1 && (g.m <= FEW_ROWS || (bytes <= DIRECT_BYTES && !shares_sets(g)))))
-        direct(g);
-    else
-        blocked(g);
+    switch (path(g)) {
+        case Path::direct:
+            return direct(g);
+        case Path::dots:
+            return dot_products(g);
+        case Path::blocked:
+            return blocked(g);
+    }
+}
+
+template <typename T>
+bool takes_packed(const GemmCall<T>& g) {
+    return g.m > 0 && g.m <= PACKED_ROWS && g.n > 0 && !left_over(g) &&
+           g.n * g.k * ptrdiff_t(sizeof(T)) <= PANEL_BYTES && path(g) == Path::blocked;
+}
+
+template <typename T>
+ptrdiff_t pack_weight(T* to, const T* weight, ptrdiff_t n, ptrdiff_t k) {
+    constexpr ptrdiff_t S = SLIVER<T>, L = lanes<T>;
+    const ptrdiff_t slivers = up(n, S), kc = terms<T>(k);
+    if (to)
+        for (ptrdiff_t k0 = 0; k0 < k; k0 += kc)
+            for (ptrdiff_t s = 0; s < slivers; s++) {
+                const ptrdiff_t inner = least(kc, k - k0), width = least(S, n - s * S);
+                pack(inner, int(width), int(up(width, L) * L), weight + s * S * k + k0, 1, k,
+                     to + (k0 * slivers + s * inner) * S);
+            }
+    return slivers * S * k;
 }
 
 }  // namespace
@@ -314,6 +360,48 @@ void gemm_f32(const GemmCall<float>& g) {
 }
 void gemm_f64(const GemmCall<double>& g) {
     product(g);
+}
+bool takes_packed_f32(const GemmCall<float>& g) {
+    return takes_packed(g);
+}
+bool takes_packed_f64(const GemmCall<double>& g) {
+    return takes_packed(g);
+}
+ptrdiff_t pack_weight_f32(float* to, const float* weight, ptrdiff_t n, ptrdiff_t k) {
+    return pack_weight(to, weight, n, k);
+}
+ptrdiff_t pack_weight_f64(double* to, const double* weight, ptrdiff_t n, ptrdiff_t k) {
+    return pack_weight(to, weight, n, k);
+}
+
+// Every word goes into one of 64 sums by a step that can be undone, so that no single change is
+// lost, and that mixes upwards and round, so that changes do not cancel.
+void fingerprint(std::uint64_t* to, const void* x, ptrdiff_t bytes) {
+    using Words = vec<std::uint64_t>;
+    constexpr std::uint64_t FACTOR = 0x9e3779b97f4a7c15u;
+    constexpr int CHAINS = 8 * 64 / WIDTH, STEP = CHAINS * WIDTH;
+    const auto mixed = [](auto sum, auto word) INLINED {
+        sum ^= word;
+        return ((sum << 29) | (sum >> 35)) * FACTOR;
+    };
+    const char* p = static_cast<const char*>(x);
+    Words sum[CHAINS];
+    for (int i = 0; i < CHAINS; i++) sum[i] = broadcast(std::uint64_t(bytes) + std::uint64_t(i));
+    for (; bytes >= STEP; bytes -= STEP, p += STEP)
+#pragma GCC unroll 32
+        for (int i = 0; i < CHAINS; i++)
+            sum[i] = mixed(sum[i], (Words)load(reinterpret_cast<const float*>(p + i * WIDTH)));
+    for (int i = 0; bytes > 0; i++, bytes -= WIDTH, p += WIDTH) {
+        Words rest{};
+        std::memcpy(&rest, p, std::size_t(bytes < WIDTH ? bytes : WIDTH));
+        sum[i] = mixed(sum[i], rest);
+    }
+    for (int q = 0; q < FINGERPRINT; q++) to[q] = 0;
+    for (int i = 0; i < CHAINS; i++)
+        for (int j = 0; j < WIDTH / 8; j++) {
+            std::uint64_t& word = to[(i * (WIDTH / 8) + j) % FINGERPRINT];
+            word = mixed(word, std::uint64_t(sum[i][j]));
+        }
 }
 
 }  // namespace KERNEL_ISA

@@ -8,7 +8,8 @@ enum class Activation { none, relu, gelu, gelu_tanh, silu, tanh, sigmoid };
 // C (m, n) = A (m, k) B (k, n), or C += A B; row and column steps are in elements and may be
 // anything for A and B (0 and negative too); C has unit column step and overlaps neither.
 // bias: n values added to every row, or null. activation: taken of every sum; where `pre` is not
-// null, it holds the sums, with C's row step, and C their activation.
+// null, it holds the sums, with C's row step, and C their activation. packed: B as pack_weight lays
+// it out, or null; only where takes_packed says so.
 template <typename T>
 struct GemmCall {
     std::ptrdiff_t m, n, k;
@@ -22,4 +23,5 @@ struct GemmCall {
     bool accumulate;
     Activation activation = Activation::none;
     T* pre = nullptr;
+    const T* packed = nullptr;
 };

@@ -25,6 +25,8 @@ struct bfloat16 {
     std::uint16_t bits;
 };
 
+constexpr int FINGERPRINT = 8;
+
 // out[i] = f(in[i]); out may be an input.
 using Unary = void(float* out, const float* in, std::ptrdiff_t n);
 using Unary16 = void(bfloat16* out, const bfloat16* in, std::ptrdiff_t n);
@@ -73,6 +75,18 @@ using RowsBackward = void(float* dx, const float* g, std::ptrdiff_t g_row, const
 #define KERNELS(K)                                                                                \
     K(gemm_f32, void(const GemmCall<float>&))                                                     \
     K(gemm_f64, void(const GemmCall<double>&))                                                    \
+    /* whether a call would pack B, at a price that counts */                                     \
+    K(takes_packed_f32, bool(const GemmCall<float>&))                                             \
+    K(takes_packed_f64, bool(const GemmCall<double>&))                                            \
+    /* the packed form of the transpose of weight (n, k): returns its elements, fills `to` unless \
+     */                                                                                           \
+    /* it is null */                                                                              \
+    K(pack_weight_f32,                                                                            \
+      std::ptrdiff_t(float* to, const float* weight, std::ptrdiff_t n, std::ptrdiff_t k))         \
+    K(pack_weight_f64,                                                                            \
+      std::ptrdiff_t(double* to, const double* weight, std::ptrdiff_t n, std::ptrdiff_t k))       \
+    /* a hash of FINGERPRINT words of x (bytes) */                                                \
+    K(fingerprint, void(std::uint64_t* to, const void* x, std::ptrdiff_t bytes))                  \
     K(linear_backward_f32, void(const LinearBackward<float>&))                                    \
     K(linear_backward_f64, void(const LinearBackward<double>&))                                   \
     /* out (n) = sum over the rows of x (rows, n) */                                              \

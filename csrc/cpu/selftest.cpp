@@ -17,6 +17,7 @@
 #include "allocator.h"
 #include "kernels.h"
 #include "parallel.h"
+#include "weights.h"
 
 namespace {
 
@@ -48,76 +49,7 @@ void check(const char* what, double got, double want, double room) {
 
 // ---------------------------------------------------------------- products
 
-double activated(Activation which, double x) {
-    switch (which) {
-        case Activation::relu:
-            return std::fmax(x, 0);
-        case Activation::gelu:
-            return 0.5 * x * std::erfc(-x / std::sqrt(2.0));
-        case Activation::gelu_tanh:
-            return x / (1 + std::exp(-2 * std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
-        case Activation::silu:
-            return x / (1 + std::exp(-x));
-        case Activation::tanh:
-            return std::tanh(x);
-        case Activation::sigmoid:
-            return 1 / (1 + std::exp(-x));
-        default:
-            return x;
-    }
-}
-
-template <typename T>
-void products(void (*gemm)(const GemmCall<T>&)) {
-    const double eps = sizeof(T) == 4 ? 1.2e-7 : 2.3e-16;
-    for (int round = 0; round < 90; round++) {
-        const ptrdiff_t m = pick({0, 1, 2, 3, 5, 7, 12, 13, 24, 25, 33, 70, 1024}),
-                        n = pick({0, 1, 7, 15, 16, 17, 32, 48, 63, 64, 65, 130, 300, 1030}),
-                        k = pick({0, 1, 2, 15, 16, 33, 64, 300, 1100});
-        const bool at = engine() % 2, bt = engine() % 2, wide = engine() % 4 == 0;
-        const ptrdiff_t gap = wide ? 2 : 1;
-        const auto a = normal<T>(m * k * gap + 1), b = normal<T>(k * n * gap + 1);
-        const auto bias = normal<T>(n + 1), before = normal<T>(m * n + 1);
-        auto c = before;
-        GemmCall<T> g{m,
-                      n,
-                      k,
-                      a.data(),
-                      gap * (at ? 1 : k),
-                      gap * (at ? m : 1),
-                      b.data(),
-                      gap * (bt ? 1 : n),
-                      gap * (bt ? k : 1),
-                      c.data(),
-                      n,
-                      engine() % 2 ? bias.data() : nullptr,
-                      engine() % 2 == 0};
-        auto pre = before;
-        g.activation = engine() % 3 ? Activation::none : Activation(engine() % 7);
-        const bool kept = engine() % 2;
-        if (kept && g.activation != Activation::none) g.pre = pre.data();
-        gemm(g);
-        check("behind the input of the activation", double(pre[std::size_t(m * n)]),
-              double(before[std::size_t(m * n)]), 0);
-        check("behind C", double(c[std::size_t(m * n)]), double(before[std::size_t(m * n)]), 0);
-        for (int probe = 0; probe < 50 && m && n; probe++) {
-            const ptrdiff_t i = ptrdiff_t(engine() % std::size_t(m)),
-                            j = ptrdiff_t(engine() % std::size_t(n));
-            double sum = g.bias ? double(g.bias[j]) : 0.0, size = std::fabs(sum) + 1;
-            if (g.accumulate) sum += double(before[std::size_t(i * n + j)]);
-            for (ptrdiff_t p = 0; p < k; p++) {
-                const double term = double(a[std::size_t(i * g.a_row + p * g.a_col)]) *
-                                    double(b[std::size_t(p * g.b_row + j * g.b_col)]);
-                sum += term;
-                size += std::fabs(term);
-            }
-            const double room = double(k + 3) * eps * size;
-            if (g.pre) check("gemm, before", double(pre[std::size_t(i * n + j)]), sum, room);
-            check("gemm", double(c[std::size_t(i * n + j)]), activated(g.activation, sum),
-                  2 * room + 10 * eps);
-        }
-    }
-}
+#include "selftest_gemm.h"
 
 void row_sums() {
     for (ptrdiff_t n : {1, 17, 5000, 70000, 300000}) {
@@ -574,6 +506,8 @@ int main() {
             set_thread_count(threads);
             products(kernels().gemm_f32);
             products(kernels().gemm_f64);
+            packed_weights(kernels().gemm_f32, kernels().takes_packed_f32);
+            packed_weights(kernels().gemm_f64, kernels().takes_packed_f64);
             row_sums();
             elements();
             sixteen_bits();

@@ -74,9 +74,12 @@ def linear(
     "silu", "tanh" or "sigmoid". pre is None without activation, with keep=False, and for those
     whose derivative is a function of the result: "relu", "tanh", "sigmoid".
 
-    Any strides; both results are fresh, C-contiguous and share no memory.
+    Any strides; both results are fresh, C-contiguous and share no memory. ValueError where the
+    shapes do not fit.
     """
     rows, (outer, inner) = math.prod(x.shape[:-1]), weight.shape
+    if x.shape[-1:] != (inner,) or (bias is not None and bias.shape != (outer,)):
+        raise ValueError("shapes do not fit")
     pre = np.empty((*x.shape[:-1], outer), x.dtype)
     target = pre.reshape(rows, outer)
     np.matmul(as_rows(x, rows, inner), gemm_ready(weight).T, out=target)
