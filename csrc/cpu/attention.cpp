@@ -19,7 +19,8 @@
 //
 // Versions (8 x 6 heads, T 256, D 64, forward): scores by rows of queries with packed keys, a
 // reduction per row 11.1 ms; transposed scores 9.6; head by head instead of block by block 9.1; 128
-// keys a block instead of 64 8.9.
+// keys a block instead of 64 8.9. Rows of the next task fetched ahead, (32, 4, 64, 32) from memory:
+// forward 1.14 to 0.98 ms, backward nothing, and 3 % slower where they are in the caches.
 #include "attention_blocks.h"
 #include "kernels.h"
 #include "rows.h"
