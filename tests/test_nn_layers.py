@@ -582,6 +582,10 @@ def test_linear_leaves_an_activation_alone_that_something_wants_to_see():
         x = rand(2, 3)
         together = nn.Sequential(first, second)(x)
         np.testing.assert_array_equal(together.detach(), second(first(x)).detach())
+    patched = nn.Linear(3, 4)
+    patched.forward = lambda input: input.new_zeros(2, 4) - 1
+    assert activation_after(patched, nn.ReLU()) is None
+    assert nn.Sequential(patched, nn.ReLU())(rand(2, 3)).sum().item() == 0
     assert activation_after(layer, nn.Softplus()) is None
     assert activation_after(nn.ReLU(), nn.ReLU()) is None
     with pytest.raises(ShapeError, match=r"1: \[linear_activation\] last axis of input"):

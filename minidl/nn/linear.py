@@ -79,17 +79,22 @@ _FUNCTIONS = ((ops.relu, "relu"), (ops.gelu, "gelu"), (ops.silu, "silu"), (ops.t
 _MODULES = {ReLU: "relu", SiLU: "silu", Tanh: "tanh", Sigmoid: "sigmoid"}
 
 
+def _watched(module: Module) -> bool:
+    """Whether the module has hooks, or a `forward` of its own in place of its class's."""
+    return module._hooks is not None or "forward" in module.__dict__
+
+
 def activation_after(layer: Module, activation: Any) -> str | None:
     """What `layer.activated` calls `activation`, or None where it must be called by itself.
 
     layer: any module; activation: a module or a function. Only a Linear takes an activation into
     its kernel, and only where no hook wants to see what is between the two.
     """
-    if type(layer) is not Linear or layer._hooks is not None:
+    if type(layer) is not Linear or _watched(layer):
         return None
     if not isinstance(activation, Module):
         return next((name for function, name in _FUNCTIONS if function is activation), None)
-    if activation._hooks is not None:
+    if _watched(activation):
         return None
     if type(activation) is GELU:
         return {"none": "gelu", "tanh": "gelu_tanh"}.get(activation.approximate)
