@@ -83,6 +83,8 @@ def rows() -> Iterator[Row]:
     for name, call, shapes, bar, backward_bar in fused:
         yield _row(name, call, shapes, bar)
         yield _trained(name, call, shapes, backward_bar)
+    yield _row("dropout", lambda f, x: f.dropout(x, 0.1), [x], 0.97)
+    yield _trained("dropout", lambda f, x: f.dropout(x, 0.1), [x], 0.97)
     target = rng.integers(0, 8192, 1024)
     classes = {ours: minidl.tensor(target), theirs: torch.tensor(target)}
     yield _trained(
@@ -103,7 +105,24 @@ def rows() -> Iterator[Row]:
         size=4.0 * 256 * (4 * 4096 + 32000),  # 3 reads and a write of rows, and the gradient
         written=(4096 + 32000) / (4 * 4096 + 32000),
     )
+    yield _embedding_backward(index)
     yield from _elements()
+
+
+def _embedding_backward(index: Any) -> Row:
+    """The gradient of a look-up alone, dense as it is by default."""
+    mine, rival = _both(32000, 256, grad=True)
+    g, theirs_g = _both(len(index), 256)
+    out = ours.embedding(minidl.tensor(index), mine)
+    other = theirs.embedding(torch.tensor(index), rival)
+    return Row(
+        "embedding backward alone",
+        lambda: minidl.autograd.grad(out, mine, g, retain_graph=True),
+        {"torch": lambda: torch.autograd.grad(other, rival, theirs_g, retain_graph=True)},
+        bytes=4.0 * (32000 + len(index)) * 256,
+        written=32000 / (32000 + len(index)),
+        bar=3.0,
+    )
 
 
 # name: call(module, x (n, m), y (n, m), row (m), column (n, 1))

@@ -135,6 +135,22 @@ def test_normal_pieces_and_moments():
     assert np.isfinite(x).all()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("p", [0.1, 0.5, 1 / 3, 1.0, 1e-11, 1])
+@given(shape=st.sampled_from([(), (0,), (5,), (3, 33), (7, 70, 140)]), seed=SEED64)
+def test_dropout(dtype, p, shape, seed):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(shape[::-1]).astype(dtype).T
+    if x.size > 9:
+        x[0, 0], x[1, 1], x[2, 2] = np.inf, np.nan, -0.0
+    keep = k.bernoulli(shape, 1 - p, seed, 9)
+    want = x * (keep * dtype(1 / (1 - p) if p < 1 else 0))
+    got = k.dropout(x, p, seed, 9)
+    assert got.dtype == dtype and got.flags.c_contiguous
+    np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(np.signbit(got), np.signbit(want))
+
+
 @given(SHAPES, SEED64, st.floats(0, 1))
 def test_bernoulli(shape, seed, p):
     words = k.philox_bits(math.prod(shape), seed, 3).astype(float).reshape(shape)

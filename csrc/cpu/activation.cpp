@@ -4,7 +4,8 @@
 // computed in float32 and rounded once.
 //
 // Limits: one read and one write per element, 20 to 60 operations between them; above the second
-// level cache both matter.
+// level cache both matter. Tried: gelu's tanh and its slope by exp, for 4096 x 768 1.14 ms
+// and with the gradient of a sum 3.21, where quotients of polynomials take 0.99 and 2.59.
 #include "activation.h"
 
 #include "kernels.h"
@@ -24,14 +25,14 @@ ALWAYS_INLINE vf gelu_slope(vf x) {
     return rising(x, P, Q, 5.8f);
 }
 
-// x limited to where the derivative below has reached its limits, so that inf * 0 is not met
-ALWAYS_INLINE vf limited(vf x) {
-    return min(splat(40.0f), max(splat(-40.0f), x));
-}
-ALWAYS_INLINE vf gelu_tanh_slope(vf given) {
-    const vf x = limited(given), s = 1.0f / tanh_gate(x);
-    const vf inner = 2.0f * TANH_RATE + 6.0f * TANH_RATE * TANH_CUBE * (x * x);
-    return s + x * inner * (s - s * s);
+// The derivative of x tanh_cdf(x), within 2.6e-7.
+ALWAYS_INLINE vf gelu_tanh_slope(vf x) {
+    constexpr float P[] = {0.797884405f,    -0.0100143831f,  0.0111874007f,  0.000381992169f,
+                           1.63599434e-05f, 1.64230403e-06f, 1.16812284e-08f};
+    constexpr float Q[] = {1.0f,           0.322430164f,    0.0453204103f,
+                           0.0033825445f,  0.000223172523f, 9.81112044e-06f,
+                           4.69650274e-07f};
+    return rising(x, P, Q, 5.4f);
 }
 ALWAYS_INLINE vf silu_slope(vf x) {
     const vf s = sigmoid(x);

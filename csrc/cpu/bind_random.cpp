@@ -89,11 +89,33 @@ PyObject* bernoulli(PyObject* below, PyObject* const* args, Py_ssize_t count, Py
     return reinterpret_cast<PyObject*>(out);
 }
 
+// (x, p, seed, offset)
+PyObject* dropout(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+    uint64_t seed, offset;
+    if (count != 4 || names || !(PyFloat_Check(args[1]) || PyLong_Check(args[1])) ||
+        !stream(args + 2, seed, offset)) {
+        PyErr_Clear();
+        return hand_on(below, args, count, names);
+    }
+    const Plain x(args[0]);
+    if (!x) return hand_on(below, args, count, names);
+    const double p = PyFloat_AsDouble(args[1]);
+    PyArrayObject* out = new_like(x);
+    if (!out) return nullptr;
+    const uint64_t limit = uint64_t(std::nearbyint((1 - p) * 4294967296.0));
+    const npy_intp n = PyArray_SIZE(x);
+    Unlocked unlocked(3.0 * double(n));
+    kernels().dropout_f32(data<float>(out), data<float>(x), n, float(p < 1 ? 1 / (1 - p) : 0.0),
+                          limit, seed, offset);
+    return reinterpret_cast<PyObject*>(out);
+}
+
 }  // namespace
 
 PyMethodDef RANDOM_ENTRIES[] = {
     entry_method("philox_bits", philox_bits),
     entry_method("uniform", uniform),
     entry_method("bernoulli", bernoulli),
+    entry_method("dropout", dropout),
     {},
 };

@@ -211,6 +211,9 @@ using RowsBackward = void(float* dx, const float* g, std::ptrdiff_t g_row, const
     /* 1 where the word is below limit <= 2^32 */                                                 \
     K(bernoulli, void(unsigned char* out, std::ptrdiff_t n, std::uint64_t limit,                  \
                       std::uint64_t seed, std::uint64_t offset))                                  \
+    /* x times scale where the word is below limit <= 2^32, else times 0 */                       \
+    K(dropout_f32, void(float* out, const float* x, std::ptrdiff_t n, float scale,                \
+                        std::uint64_t limit, std::uint64_t seed, std::uint64_t offset))           \
     K(embedding_backward_f32,                                                                     \
       void(float* out, const float* g, std::ptrdiff_t g_row, const std::int64_t* index,           \
            std::ptrdiff_t count, std::ptrdiff_t rows, std::ptrdiff_t width,                       \

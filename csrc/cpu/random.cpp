@@ -1,4 +1,4 @@
-// Philox4x32-10 (Salmon et al. 2011): bits, uniform numbers, Booleans.
+// Philox4x32-10 (Salmon et al. 2011): bits, uniform numbers, Booleans, dropout.
 //
 // Contract: minidl/backends/reference/random.py; the numbers are the same on every machine.
 //
@@ -21,7 +21,7 @@ constexpr int GROUP = 4 * L;          // words of one group of counters
 constexpr ptrdiff_t CHUNK = 1 << 15;  // words of a task, a multiple of every group
 
 // The 64-bit products of the lower halves.
-vu product(vu a, vu b) {
+ALWAYS_INLINE vu product(vu a, vu b) {
 #if defined(__AVX512F__)
     return (vu)_mm512_mul_epu32((__m512i)a, (__m512i)b);
 #elif defined(__AVX2__)
@@ -34,29 +34,41 @@ vu product(vu a, vu b) {
 }
 
 template <int... I>
-vu ramp(std::integer_sequence<int, I...>) {
+ALWAYS_INLINE vu ramp(std::integer_sequence<int, I...>) {
     return vu{std::uint64_t(I)...};
 }
 // Lanes of a and b in turn, from the lower or the upper half of both.
 template <int HALF, int... I>
-vu woven(vu a, vu b, std::integer_sequence<int, I...>) {
+ALWAYS_INLINE vu woven(vu a, vu b, std::integer_sequence<int, I...>) {
     return __builtin_shufflevector(a, b, (HALF * (L / 2) + I / 2 + I % 2 * L)...);
 }
 
+// The keys of the rounds.
+struct Keys {
+    explicit Keys(std::uint64_t seed) {
+        Word k0 = Word(seed), k1 = Word(seed >> 32);
+        for (auto& pair : of) {
+            pair[0] = k0;
+            pair[1] = k1;
+            k0 += 0x9e3779b9u;
+            k1 += 0xbb67ae85u;
+        }
+    }
+    std::uint64_t of[10][2];
+};
+
 // The words of the L counters from `counter` on.
-void group(Word* words, std::uint64_t counter, std::uint64_t seed) {
+ALWAYS_INLINE void group(Word* words, std::uint64_t counter, const Keys& keys) {
     using Lanes = std::make_integer_sequence<int, L>;
     const vu at = ramp(Lanes{}) + counter;
     vu c0 = at & 0xffffffff, c1 = at >> 32, c2{}, c3{};
-    Word k0 = Word(seed), k1 = Word(seed >> 32);
+#pragma GCC unroll 10
     for (int round = 0; round < 10; round++) {
         const vu p0 = product(c0, vu{} + 0xd2511f53u), p1 = product(c2, vu{} + 0xcd9e8d57u);
-        c0 = (p1 >> 32) ^ c1 ^ std::uint64_t(k0);
+        c0 = (p1 >> 32) ^ c1 ^ keys.of[round][0];
         c1 = p1;
-        c2 = (p0 >> 32) ^ c3 ^ std::uint64_t(k1);
+        c2 = (p0 >> 32) ^ c3 ^ keys.of[round][1];
         c3 = p0;
-        k0 += 0x9e3779b9u;
-        k1 += 0xbb67ae85u;
     }
     const vu first = (c0 & 0xffffffff) | c1 << 32, second = (c2 & 0xffffffff) | c3 << 32;
     const vu low = woven<0>(first, second, Lanes{}), high = woven<1>(first, second, Lanes{});
@@ -67,11 +79,12 @@ void group(Word* words, std::uint64_t counter, std::uint64_t seed) {
 // f(at, words, count) for the n words of the stream from counter `offset`, group by group.
 template <typename F>
 void for_words(ptrdiff_t n, std::uint64_t seed, std::uint64_t offset, const F& f) {
+    const Keys keys(seed);
     const auto chunk = [&](ptrdiff_t c) {
         const ptrdiff_t end = n < (c + 1) * CHUNK ? n : (c + 1) * CHUNK;
         for (ptrdiff_t at = c * CHUNK; at < end; at += GROUP) {
             Word words[GROUP];
-            group(words, offset + std::uint64_t(at / 4), seed);
+            group(words, offset + std::uint64_t(at / 4), keys);
             if (end - at >= GROUP)
                 f(at, words, GROUP);  // a constant count, for the compiler
             else
@@ -117,6 +130,24 @@ void bernoulli(unsigned char* out, ptrdiff_t n, std::uint64_t limit, std::uint64
     const Word below = Word(limit);
     for_words(n, seed, offset, [&](ptrdiff_t at, const Word* words, int count) {
         for (int i = 0; i < count; i++) out[at + i] = words[i] < below;
+    });
+}
+
+void dropout_f32(float* out, const float* x, ptrdiff_t n, float scale, std::uint64_t limit,
+                 std::uint64_t seed, std::uint64_t offset) {
+    typedef Word words_of __attribute__((vector_size(WIDTH), aligned(4), may_alias));
+    const bool all = limit > 0xffffffffu;
+    const Word below = Word(limit);
+    const vec<float> factor = broadcast(scale), none{};
+    for_words(n, seed, offset, [&](ptrdiff_t at, const Word* words, int count) {
+        for (int i = 0; i < count; i += lanes<float>) {
+            const vec<Word> bits = *reinterpret_cast<const words_of*>(words + i);
+            const vec<float> by = all ? factor : bits < below ? factor : none;
+            if (count - i >= lanes<float>)
+                store(out + at + i, load(x + at + i) * by);
+            else
+                store_part(out + at + i, load_part(x + at + i, count - i) * by, count - i);
+        }
     });
 }
 

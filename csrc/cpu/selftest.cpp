@@ -235,6 +235,12 @@ void moved() {
             for (std::size_t i = 0; i < x.size(); i++)
                 check("compare_bf16", so[i], widened(half[i]) < 0, 0);
             check("behind compare_bf16", so.back(), 7, 0);
+            std::vector<unsigned char> kept(x.size());
+            k.bernoulli(kept.data(), rows * columns, std::uint64_t(3) << 30, 5, 7);
+            k.dropout_f32(out.data(), x.data(), rows * columns, 2, std::uint64_t(3) << 30, 5, 7);
+            for (std::size_t i = 0; i < x.size(); i++)
+                check("dropout_f32", double(out[i]), kept[i] ? 2 * double(x[i]) : 0, 0);
+            check("behind dropout_f32", double(out.back()), 7, 0);
             k.clip_f32(out.data(), x.data(), -1, 0.5f, rows * columns);
             for (std::size_t i = 0; i < x.size(); i++)
                 check("clip_f32", double(out[i]), std::clamp(double(x[i]), -1.0, 0.5), 0);

@@ -63,7 +63,7 @@ _SPECIFIED = (
     "silu_backward cross_entropy cross_entropy_backward binary_cross_entropy_with_logits "
     "binary_cross_entropy_with_logits_backward embedding_backward scatter_add index_add "
     "index_put sgd_step adam_step grad_norm grad_scale philox_bits uniform normal bernoulli "
-    "randint permutation multinomial rsqrt pow_scalar cast copy"
+    "randint permutation multinomial dropout rsqrt pow_scalar cast copy"
 )
 KERNEL_ENTRIES = tuple(_SPECIFIED.split())
 

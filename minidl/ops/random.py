@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.autograd.op import Array, Index, constant, in_place, op, writable, write
+from minidl.autograd.op import Array, constant, in_place, op, writable, write
 from minidl.dtypes import (
     BOOL,
     FLOAT,
@@ -526,32 +526,14 @@ def _bernoulli_(k: Any, size: tuple, p: Any, generator: Any) -> Any:
 # ---------------------------------------------------------------- dropout
 
 
-@op(residuals=("keep",))
-def _dropout(k: Any, input: Array, p: float, generator: Any) -> Any:
-    if input.dtype.kind != "f":
-        raise DTypeError("input must be floating point")
-    keep = k.bernoulli(input.shape, 1 - p, *drawn(generator, input.size))
-    return _scaled(k, input, keep, p), keep
-
-
-def _scaled(k: Any, x: Any, keep: Any, p: float) -> Any:
-    return k.mul(x, k.mul(keep, x.dtype.type(1 / (1 - p) if p < 1 else 0)))
+@op
+def _dropout(k: Any, input: Array, p: float, seed: int, offset: int) -> Any:
+    return k.dropout(input, p, seed, offset)
 
 
 @_dropout.gradient
-def _(g: Tensor, keep: Tensor, p: float) -> Any:
-    # kept, at a byte per element: drawing it again costs 15 times as much as the product
-    return _masked(g, keep, p)
-
-
-@op
-def _masked(k: Any, input: Array, keep: Index, p: float) -> Any:
-    return _scaled(k, input, keep, p)
-
-
-@_masked.gradient
-def _(g: Tensor, keep: Tensor, p: float) -> Any:
-    return _masked(g, keep, p)
+def _(g: Tensor, p: float, seed: int, offset: int) -> Any:
+    return _dropout(g, p, seed, offset)  # the numbers once more: cheaper than what keeps them
 
 
 def dropout(
@@ -571,7 +553,10 @@ def dropout(
     check_tensor("dropout", "input", input)
     if not training or not p:
         return input
-    return (_dropout_in_place if inplace else _dropout)(input, p, generator)
+    if input.dtype.kind != FLOAT:
+        raise DTypeError("input must be floating point", operator="dropout", got=repr(input.dtype))
+    seed, offset = drawn(generator, input.numel())
+    return (_dropout_in_place if inplace else _dropout)(input, float(p), seed, offset)
 
 
 _dropout_in_place = in_place("dropout_", _dropout)

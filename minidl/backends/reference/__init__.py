@@ -52,6 +52,7 @@ from minidl.backends.reference.optim import adam_step, grad_norm, grad_scale, sg
 from minidl.backends.reference.power import pow_scalar, rsqrt
 from minidl.backends.reference.random import (
     bernoulli,
+    dropout,
     multinomial,
     normal,
     permutation,
@@ -118,6 +119,7 @@ ENTRIES: dict[str, Callable] = {
         uniform,
         normal,
         bernoulli,
+        dropout,
         randint,
         permutation,
         multinomial,

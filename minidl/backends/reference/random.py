@@ -123,6 +123,15 @@ def bernoulli(shape: tuple[int, ...], p: float | np.ndarray, seed: int, offset: 
     return out
 
 
+def dropout(x: np.ndarray, p: float, seed: int, offset: int) -> np.ndarray:
+    """x / (1 - p) where `bernoulli(x.shape, 1 - p, seed, offset)` holds, x * 0 elsewhere.
+
+    Rounded twice, once in the factor. Consumes one word per element.
+    """
+    keep = bernoulli(x.shape, 1 - p, seed, offset)
+    return np.asarray(x * (keep * x.dtype.type(1 / (1 - p) if p < 1 else 0)))
+
+
 def randint(low: int, high: int, shape: tuple[int, ...], seed: int, offset: int) -> np.ndarray:
     """Integers in [low, high) as int64: low + floor(bits * (high - low) / 2^64).
 

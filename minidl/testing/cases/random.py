@@ -201,5 +201,5 @@ CASES = [
           lambda size, seed, dtype: _hits(np.full(size, 0.25), seed), _sized, "bernoulli",
           dtypes=FLOATS),
     Case("dropout", lambda x, p, seed: dropout(x, p, generator=_stream(seed)), _dropout,
-         _dropout_inputs, None, operators=("dropout", "masked")),
+         _dropout_inputs, None, operators=("dropout",)),
 ]  # fmt: skip
