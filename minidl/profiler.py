@@ -10,6 +10,10 @@ kernel that it runs where a layer above NumPy serves it (`native::linear`), the 
 every node (`LinearBackward0`), optimiser kernels, and what `record_function` marks. What Python
 does between operators belongs to the event around it, or to none.
 
+Other threads are left alone, as in PyTorch: what is put before their calls would be theirs to take
+away, and a list of all threads is not kept. A loader's threads, say, open profiles of their own;
+all have one clock.
+
 Nothing is asked for while no profile is open. Opening one gives the thread another `enter`, through
 which every forward runs, and a kernel table of timed entries; and it puts a descriptor before
 `backward` of the operators, which hands on at once in other threads.
