@@ -461,6 +461,8 @@ int main() {
             set_thread_count(threads);
             products(kernels().gemm_f32);
             products(kernels().gemm_f64);
+            linear_gradients(kernels().linear_backward_f32);
+            linear_gradients(kernels().linear_backward_f64);
             packed_weights(kernels().gemm_f32, kernels().takes_packed_f32);
             packed_weights(kernels().gemm_f64, kernels().takes_packed_f64);
             row_sums();

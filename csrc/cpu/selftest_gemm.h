@@ -93,3 +93,46 @@ void packed_weights(void (*gemm)(const GemmCall<T>&), bool (*takes)(const GemmCa
         }
     }
 }
+
+// All gradients of linear maps; with relu, of the rows whose result is positive.
+template <typename T>
+void linear_gradients(void (*backward)(const LinearBackward<T>&)) {
+    const double eps = sizeof(T) == 4 ? 1.2e-7 : 2.3e-16;
+    for (int round = 0; round < 30; round++) {
+        const ptrdiff_t rows = pick({0, 1, 47, 100, 777}), outer = pick({0, 1, 5, 64, 130}),
+                        inner = pick({0, 1, 17, 96, 512}), gap = pick({0, 3});
+        const auto g = normal<T>(rows * (outer + gap) + 1), x = normal<T>(rows * inner + 1);
+        const auto w = normal<T>(outer * inner + 1), kept = normal<T>(rows * outer + 1);
+        const bool relu = sizeof(T) == 4 && engine() % 2;
+        std::vector<T> dx(x.size(), T(7)), dw(w.size(), T(7)), db(std::size_t(outer) + 1, T(7));
+        backward({rows, outer, inner, g.data(), outer + gap, x.data(), inner, 1, w.data(), inner, 1,
+                  relu ? Activation::relu : Activation::none, relu ? kept.data() : nullptr,
+                  dx.data(), dw.data(), db.data()});
+        const auto slope = [&](ptrdiff_t r, ptrdiff_t o) {
+            const bool dead = relu && kept[std::size_t(r * outer + o)] <= 0;
+            return dead ? 0.0 : double(g[std::size_t(r * (outer + gap) + o)]);
+        };
+        const auto compare = [&](const char* what, T got, ptrdiff_t terms, auto term) {
+            double sum = 0, size = 1;
+            for (ptrdiff_t i = 0; i < terms; i++) {
+                sum += term(i);
+                size += std::fabs(term(i));
+            }
+            check(what, double(got), sum, double(terms + 3) * eps * size);
+        };
+        for (int probe = 0; probe < 50 && outer && inner; probe++) {
+            const auto any = [](ptrdiff_t n) { return ptrdiff_t(engine() % std::size_t(n)); };
+            const ptrdiff_t o = any(outer), i = any(inner), r = rows ? any(rows) : 0;
+            if (rows)
+                compare("linear, dx", dx[std::size_t(r * inner + i)], outer, [&](ptrdiff_t n) {
+                    return slope(r, n) * double(w[std::size_t(n * inner + i)]);
+                });
+            compare("linear, dweight", dw[std::size_t(o * inner + i)], rows, [&](ptrdiff_t n) {
+                return slope(n, o) * double(x[std::size_t(n * inner + i)]);
+            });
+            compare("linear, dbias", db[std::size_t(o)], rows,
+                    [&](ptrdiff_t n) { return slope(n, o); });
+        }
+        check("behind the gradients", double(dx.back() + dw.back() + db.back()), 21, 0);
+    }
+}
