@@ -11,9 +11,11 @@ other. This file imports nothing of minidl, so that any interpreter that has JAX
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import pickle
+import re
 import sys
 from collections.abc import Callable
 from time import perf_counter
@@ -111,21 +113,21 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 def function(name: str, shapes: list[tuple[int, ...]], dtype: str, backward: bool) -> Call | None:
-    """A row's operator by the name that the row begins with."""
-    words = name.split()
-    if words[0] in ("cross_entropy", "embedding"):
-        x = drawn(shapes, dtype)
-        rows = 4096 if words[0] == "embedding" else shapes[0][0]
-        classes = shapes[0][0] if words[0] == "embedding" else shapes[0][1]
-        index = jnp.asarray(np.random.default_rng(0).integers(0, classes, rows))
-        if words[0] == "embedding":
-            return bound(lambda w: w[index], x, backward)
-        return bound(lambda logits: cross_entropy(logits, index), x, backward)
-    for count in range(len(words), 0, -1):
-        found = FUNCTIONS.get(" ".join(words[:count]))
-        if found:
-            return bound(found, drawn(shapes, dtype), backward)
-    return None
+    """A row's operator by the name of the row, less sizes and dtypes."""
+    size = re.compile(r"\d+x\d+|bfloat16")
+    plain = " ".join(word for word in name.split() if not size.fullmatch(word))
+    inputs = drawn(shapes, dtype)
+    rng = np.random.default_rng(0)
+    if plain == "cross_entropy":
+        classes = jnp.asarray(rng.integers(0, shapes[0][1], shapes[0][0]))
+        return bound(lambda x: cross_entropy(x, classes), inputs[:1], backward)
+    if plain == "embedding 4096 of":
+        index = jnp.asarray(rng.integers(0, shapes[0][0], 4096))
+        return bound(lambda w: w[index], inputs[:1], backward)
+    found = FUNCTIONS.get(plain)
+    if found is None:
+        return None
+    return bound(found, inputs[: len(inspect.signature(found).parameters)], backward)
 
 
 # ---------------------------------------------------------------- training steps
