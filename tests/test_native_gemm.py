@@ -18,7 +18,7 @@ rng = np.random.default_rng(0)
 SHAPES = {
     "in place": (65, 64, 70),
     "in place, tasks of rows": (200, 80, 33),
-    "strips of a large B, one row": (1, 1100, 300),
+    "a large B, one row": (1, 2300, 301),
     "strips of a large B": (9, 1030, 310),
     "strips of a large B of whole lines": (2, 1104, 300),
     "packed": (30, 530, 530),

@@ -214,8 +214,10 @@ void dots(ptrdiff_t k, const T* a, ptrdiff_t a_row, const T* b, ptrdiff_t b_col,
         const bool whole = p + L <= k;
         vec<T> y[N];
 #pragma GCC unroll 4
-        for (int j = 0; j < N; j++)
+        for (int j = 0; j < N; j++) {
+            if (M == 1) __builtin_prefetch(b + p + j * b_col + 32 * L);  // (1, 2048): 11 % faster
             y[j] = whole ? load(b + p + j * b_col) : load_part(b + p + j * b_col, int(k - p));
+        }
 #pragma GCC unroll 4
         for (int i = 0; i < M; i++) {
             const T* x = a + p + i * a_row;
@@ -261,12 +263,49 @@ void dot_product(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const T* a, ptrdiff_t a_
     if (m == 1) dot_rows<T, 1>(n, k, a, a_row, b, b_col, c, c_row);
 }
 
+// ---------------------------------------------------------------- one row
+
+namespace {
+
+template <int R, typename T>
+ALWAYS_INLINE void add_rows(ptrdiff_t n, const T* a, ptrdiff_t a_col, const T* b, ptrdiff_t b_row,
+                            T* c) {
+    constexpr int L = lanes<T>;
+    vec<T> x[R];
+#pragma GCC unroll 4
+    for (int i = 0; i < R; i++) x[i] = broadcast(a[i * a_col]);
+    ptrdiff_t j = 0;
+    for (; j + L <= n; j += L) {
+        vec<T> sum = load(c + j);
+#pragma GCC unroll 4
+        for (int i = 0; i < R; i++) sum += x[i] * load(b + i * b_row + j);
+        store(c + j, sum);
+    }
+    if (j < n) {
+        const int part = int(n - j);
+        vec<T> sum = load_part(c + j, part);
+#pragma GCC unroll 4
+        for (int i = 0; i < R; i++) sum += x[i] * load_part(b + i * b_row + j, part);
+        store_part(c + j, sum, part);
+    }
+}
+
+}  // namespace
+
+template <typename T>
+void row_product(ptrdiff_t n, ptrdiff_t k, const T* a, ptrdiff_t a_col, const T* b, ptrdiff_t b_row,
+                 T* c) {
+    for (; k >= 4; k -= 4, a += 4 * a_col, b += 4 * b_row) add_rows<4>(n, a, a_col, b, b_row, c);
+    for (; k > 0; k--, a += a_col, b += b_row) add_rows<1>(n, a, a_col, b, b_row, c);
+}
+
 #define INSTANTIATE(T)                                                                            \
     template void sliver_product(ptrdiff_t, int, ptrdiff_t, const T*, ptrdiff_t, ptrdiff_t,       \
                                  const T*, ptrdiff_t, bool, T*, ptrdiff_t, const T*, bool, bool); \
     template void pack(ptrdiff_t, int, int, const T*, ptrdiff_t, ptrdiff_t, T*);                  \
     template void dot_product(ptrdiff_t, ptrdiff_t, ptrdiff_t, const T*, ptrdiff_t, const T*,     \
-                              ptrdiff_t, T*, ptrdiff_t);
+                              ptrdiff_t, T*, ptrdiff_t);                                          \
+    template void row_product(ptrdiff_t, ptrdiff_t, const T*, ptrdiff_t, const T*, ptrdiff_t, T*);
 INSTANTIATE(float)
 INSTANTIATE(double)
 

@@ -34,4 +34,9 @@ void dot_product(std::ptrdiff_t m, std::ptrdiff_t n, std::ptrdiff_t k, const T* 
                  std::ptrdiff_t a_row, const T* b, std::ptrdiff_t b_col, T* c,
                  std::ptrdiff_t c_row);
 
+// c (n) += a (k) B (k, n): one row; unit column step of B.
+template <typename T>
+void row_product(std::ptrdiff_t n, std::ptrdiff_t k, const T* a, std::ptrdiff_t a_col, const T* b,
+                 std::ptrdiff_t b_row, T* c);
+
 }  // namespace KERNEL_ISA
