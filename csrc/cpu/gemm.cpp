@@ -8,7 +8,8 @@
 //   tile's width by KC rows, which stream from the second level cache under blocks of A that fit
 //   there too. A transposed whose rows are half pages or more is copied as well.
 // - in place: B with contiguous rows that fits into half of a second level cache, or under few
-//   rows of A, where it is read once, in strips of 8 or 16 rows as long as a page.
+//   rows of A, where it is read once, in strips of 8 or 16 rows as long as a page; under one row,
+//   of 4 rows as long as two.
 // - dot products: few rows, B with contiguous columns; also the last columns of a product where
 //   they would fill no quarter of a vector, as rows of the transpose.
 // An activation is taken of the block of C that a task has just summed, out of the caches.
