@@ -12,6 +12,7 @@ from torch.nn import functional as theirs
 import minidl
 from benchmarks.harness import Row
 from minidl.nn import functional as ours
+from minidl.ops.norm import add_layer_norm
 
 rng = np.random.default_rng(0)
 ROWS, WIDTH = 4096, 768
@@ -68,6 +69,12 @@ def _trained(
     return Row(f"{name} + backward", mine, rivals, 0, size, bar, written=written, jax=jax)
 
 
+def _of_sum(f: Any, x: Any, y: Any, w: Any, b: Any) -> Any:
+    if f is ours:
+        return add_layer_norm(x, y, (WIDTH,), w, b)
+    return f.layer_norm(x + y, (WIDTH,), w, b)
+
+
 def rows() -> Iterator[Row]:
     """Every row."""
     x, w = (ROWS, WIDTH), (WIDTH,)
@@ -75,6 +82,7 @@ def rows() -> Iterator[Row]:
         ("softmax", lambda f, x: f.softmax(x, -1), [x], 0.97, 1.3),
         ("log_softmax", lambda f, x: f.log_softmax(x, -1), [x], 0.97, 0.97),
         ("layer_norm", lambda f, x, w, b: f.layer_norm(x, (WIDTH,), w, b), [x, w, w], 0.97, 1.3),
+        ("residual + layer_norm", _of_sum, [x, x, w, w], 0.97, 1.3),
         ("rms_norm", lambda f, x, w: f.rms_norm(x, (WIDTH,), w), [x, w], 0.97, 1.3),
         ("gelu tanh", lambda f, x: f.gelu(x, approximate="tanh"), [x], 4.0, 4.0),
         ("gelu erf", lambda f, x: f.gelu(x), [x], 0.97, 1.5),

@@ -459,6 +459,12 @@ def test_norms(data):
     close(out, formula(x8, weight, bias, True), floor, dtype)
     close(mean, x8.mean(axes), floor, dtype)
     close(rstd, 1 / np.sqrt(x8.var(axes) + eps), floor, dtype)
+    y = data.draw(arrays(shape, dtype))
+    of_sum, total, *statistics = run("add_layer_norm", x, y, ndim, weight, bias, eps)
+    np.testing.assert_array_equal(total, x + y)
+    same = run("layer_norm", total, ndim, weight, bias, eps)
+    for a, b in zip((of_sum, *statistics), same, strict=True):
+        np.testing.assert_array_equal(a, b)
     rms, rate = run("rms_norm", x, ndim, weight, eps)
     close(rms, formula(x8, weight, None, False), floor, dtype)
     close(rate, 1 / np.sqrt((x8 * x8).mean(axes) + eps), floor, dtype)

@@ -590,3 +590,17 @@ def test_linear_leaves_an_activation_alone_that_something_wants_to_see():
     assert activation_after(nn.ReLU(), nn.ReLU()) is None
     with pytest.raises(ShapeError, match=r"1: \[linear_activation\] last axis of input"):
         nn.Sequential(nn.ReLU(), nn.Linear(3, 4), nn.ReLU())(rand(2, 5))
+
+
+def test_layer_norm_of_a_sum_is_one_kernel_where_nothing_watches():
+    norm, x, y = nn.LayerNorm(20), rand(6, 20), rand(6, 20, seed=1)
+    seen = []
+    fused = norm.of_sum(x, y)
+    handle = norm.register_forward_hook(lambda *_: seen.append(1))
+    np.testing.assert_array_equal(fused.detach(), norm.of_sum(x, y).detach())
+    assert seen == [1]
+    handle.remove()
+    narrow = norm.of_sum(x, y[:1])
+    np.testing.assert_array_equal(narrow.detach(), norm(x + y[:1]).detach())
+    with pytest.raises(ShapeError, match="last axes of input"):
+        norm.of_sum(rand(2, 3), rand(2, 3))

@@ -194,25 +194,46 @@ bool statistic(PyObject* x, npy_intp rows, const float*& p) {
     return x != Py_None && parameter(x, rows, p);
 }
 
+// (x, ndim, weight, bias, eps) -> (out, mean, rstd), or of a sum: (x, added, ndim, weight, bias,
+// eps)
+// -> (out, total, mean, rstd)
+template <bool SUM>
 PyObject* layer_norm(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObject* names) {
     Normalised s;
     const float *weight, *bias;
-    if (count != 5 || names) return hand_on(below, args, count, names);
-    const Plain x(args[0]);
-    if (!normalised(x, args[1], s) || !parameter(args[2], s.width, weight) ||
-        !parameter(args[3], s.width, bias))
+    if (count != 5 + SUM || names) return hand_on(below, args, count, names);
+    const Plain x(args[0]), added(args[SUM]);
+    PyObject* const* more = args + SUM;
+    if (!normalised(x, more[1], s) || !parameter(more[2], s.width, weight) ||
+        !parameter(more[3], s.width, bias) || !added || !same_shape(x, added))
         return hand_on(below, args, count, names);
-    const double eps = PyFloat_AsDouble(args[4]);
+    const double eps = PyFloat_AsDouble(more[4]);
     if (PyErr_Occurred()) return nullptr;
+    PyArrayObject* total = SUM ? new_like(s.x) : nullptr;
     PyArrayObject* out = new_like(s.x);
     PyArrayObject* mean = new_array(s.lead, PyArray_DIMS(s.x), NPY_FLOAT);
     PyArrayObject* rstd = new_array(s.lead, PyArray_DIMS(s.x), NPY_FLOAT);
-    if (out && mean && rstd) {
+    if (out && mean && rstd && (total || !SUM)) {
+        LayerNorm a{data<float>(out),
+                    data<float>(mean),
+                    data<float>(rstd),
+                    data<float>(s.x),
+                    weight,
+                    bias,
+                    float(eps),
+                    s.rows,
+                    s.width};
+        if (SUM) {
+            a.added = data<float>(added);
+            a.total = data<float>(total);
+        }
         Unlocked unlocked(WORK * double(s.rows) * double(s.width));
-        kernels().layer_norm_f32(data<float>(out), data<float>(mean), data<float>(rstd),
-                                 data<float>(s.x), weight, bias, float(eps), s.rows, s.width);
+        kernels().layer_norm_f32(a);
     }
-    return packed(out, mean, rstd);
+    if constexpr (SUM)
+        return packed(out, total, mean, rstd);
+    else
+        return packed(out, mean, rstd);
 }
 
 PyObject* rms_norm(PyObject* below, PyObject* const* args, Py_ssize_t count, PyObject* names) {
@@ -284,7 +305,8 @@ PyMethodDef ROW_ENTRIES[] = {
     entry_method("log_softmax", rows<&KernelTable::log_softmax_f32>),
     entry_method("softmax_backward", rows_backward<&KernelTable::softmax_backward_f32>),
     entry_method("log_softmax_backward", rows_backward<&KernelTable::log_softmax_backward_f32>),
-    entry_method("layer_norm", layer_norm),
+    entry_method("layer_norm", layer_norm<false>),
+    entry_method("add_layer_norm", layer_norm<true>),
     entry_method("rms_norm", rms_norm),
     entry_method("layer_norm_backward", norm_backward<true>),
     entry_method("rms_norm_backward", norm_backward<false>),

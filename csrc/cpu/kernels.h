@@ -12,6 +12,17 @@
 #include "loss.h"
 #include "optim.h"
 
+// Arguments of layer_norm: of the rows of x or, where something is added to them, of the sums,
+// which are kept. weight and bias may be null.
+struct LayerNorm {
+    float *out, *mean, *rstd;
+    const float *x, *weight, *bias;
+    float eps;
+    std::ptrdiff_t rows, width;
+    const float* added = nullptr;
+    float* total = nullptr;
+};
+
 // Arguments of layer_norm_backward and, with a null mean, of rms_norm_backward. weight, dweight and
 // dbias may be null. dx (rows, width) may be g or x; the rows of g are g_row apart, which may be 0.
 struct NormBackward {
@@ -190,9 +201,7 @@ using RowsBackward = void(float* dx, const float* g, std::ptrdiff_t g_row, const
     K(log_softmax_f32, Rows)                                                                      \
     K(softmax_backward_f32, RowsBackward)                                                         \
     K(log_softmax_backward_f32, RowsBackward)                                                     \
-    K(layer_norm_f32,                                                                             \
-      void(float* out, float* mean, float* rstd, const float* x, const float* weight,             \
-           const float* bias, float eps, std::ptrdiff_t rows, std::ptrdiff_t width))              \
+    K(layer_norm_f32, void(const LayerNorm&))                                                     \
     K(rms_norm_f32, void(float* out, float* rstd, const float* x, const float* weight, float eps, \
                          std::ptrdiff_t rows, std::ptrdiff_t width))                              \
     K(norm_backward_f32, void(const NormBackward&))                                               \

@@ -52,14 +52,26 @@ void backward_rows(const NormBackward& a, ptrdiff_t from, ptrdiff_t to, float* d
 
 }  // namespace
 
-void layer_norm_f32(float* out, float* mean, float* rstd, const float* x, const float* weight,
-                    const float* bias, float eps, ptrdiff_t rows, ptrdiff_t width) {
-    for_rows(rows, width, [&](ptrdiff_t r) {
-        const float* row = x + r * width;
-        float* to = out + r * width;
+void layer_norm_f32(const LayerNorm& a) {
+    const ptrdiff_t width = a.width;
+    const float *const weight = a.weight, *const bias = a.bias;
+    for_rows(a.rows, width, [&](ptrdiff_t r) {
+        const float* row = a.x + r * width;
+        float* to = a.out + r * width;
         vf sums[4] = {};
-        for_row_by_fours(width,
-                         [&](ptrdiff_t i, int n, int k) INLINED { sums[k] += get(row + i, n); });
+        if (a.added) {
+            const float *x = row, *added = a.added + r * width;
+            float* total = a.total + r * width;
+            for_row_by_fours(width, [&](ptrdiff_t i, int n, int k) INLINED {
+                const vf sum = get(x + i, n) + get(added + i, n);
+                put(total + i, sum, n);
+                sums[k] += sum;
+            });
+            row = total;
+        } else {
+            for_row_by_fours(
+                width, [&](ptrdiff_t i, int n, int k) INLINED { sums[k] += get(row + i, n); });
+        }
         const float near = joined(sums) / float(width);
         // the mean again from the deviations: equal elements must give zeros, however small eps is
         vf rests[4] = {}, squares[4] = {};
@@ -70,15 +82,15 @@ void layer_norm_f32(float* out, float* mean, float* rstd, const float* x, const 
         });
         const float rest = joined(rests) / float(width), center = near + rest;
         const float rate =
-            1.0f / __builtin_sqrtf(joined(squares) / float(width) - rest * rest + eps);
+            1.0f / __builtin_sqrtf(joined(squares) / float(width) - rest * rest + a.eps);
         for_row(width, [&](ptrdiff_t i, int n) INLINED {
             vf y = (get(row + i, n) - center) * rate;
             if (weight) y *= get(weight + i, n);
             if (bias) y += get(bias + i, n);
             put(to + i, y, n);
         });
-        mean[r] = center;
-        rstd[r] = rate;
+        a.mean[r] = center;
+        a.rstd[r] = rate;
     });
 }
 

@@ -259,8 +259,21 @@ void row_kernels() {
             Floats out(x.size()), mean(std::size_t(rows), 0.0f), rstd(mean), dx(x.size());
             const Floats weight = normal(width), bias = normal(width);
             Floats dweight(std::size_t(width), 0.0f), dbias(dweight);
-            k.layer_norm_f32(out.data(), mean.data(), rstd.data(), x.data(), weight.data(),
-                             bias.data(), 1e-5f, rows, width);
+            LayerNorm norm{out.data(),  mean.data(), rstd.data(), x.data(), weight.data(),
+                           bias.data(), 1e-5f,       rows,        width};
+            Floats total(x.size()), same(x.size());
+            norm.added = g.data();
+            norm.total = total.data();
+            k.layer_norm_f32(norm);
+            same = out;
+            norm.x = total.data();
+            norm.added = nullptr;
+            k.layer_norm_f32(norm);
+            check("layer_norm of a sum", out == same, 1, 0);
+            for (std::size_t i = 0; i < x.size(); i++)
+                check("the sum", double(total[i]), double(x[i] + g[i]), 0);
+            norm.x = x.data();
+            k.layer_norm_f32(norm);
             k.norm_backward_f32({dx.data(), dweight.data(), dbias.data(), g.data(), x.data(),
                                  weight.data(), mean.data(), rstd.data(), rows, width, width});
             std::vector<double> wanted(std::size_t(width), 0.0);

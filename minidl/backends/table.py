@@ -57,9 +57,9 @@ _SAME_NAME = (
 ARRAY_ENTRIES: dict[str, str] = {name: name for name in _SAME_NAME.split()} | _RENAMED
 _SPECIFIED = (
     "matmul linear linear_backward attention attention_backward softmax softmax_backward "
-    "log_softmax log_softmax_backward logsumexp layer_norm layer_norm_backward rms_norm "
-    "rms_norm_backward relu relu_backward erf erfc erfinv sigmoid sigmoid_backward tanh_backward "
-    "log_sigmoid softplus gelu gelu_backward silu "
+    "log_softmax log_softmax_backward logsumexp layer_norm layer_norm_backward "
+    "add_layer_norm rms_norm rms_norm_backward relu relu_backward erf erfc erfinv sigmoid "
+    "sigmoid_backward tanh_backward log_sigmoid softplus gelu gelu_backward silu "
     "silu_backward cross_entropy cross_entropy_backward binary_cross_entropy_with_logits "
     "binary_cross_entropy_with_logits_backward embedding_backward scatter_add index_add "
     "index_put sgd_step adam_step grad_norm grad_scale philox_bits uniform normal bernoulli "

@@ -9,7 +9,7 @@ import minidl.ops as ops
 from minidl.errors import ArgumentError, MinidlError
 from minidl.nn import init
 from minidl.nn.activation import GELU, ReLU, Sigmoid, SiLU, Tanh
-from minidl.nn.module import Module
+from minidl.nn.module import Module, is_watched
 from minidl.ops.creation import sizes
 from minidl.ops.linear import linear_activation
 from minidl.tensor import Parameter, Tensor
@@ -79,22 +79,17 @@ _FUNCTIONS = ((ops.relu, "relu"), (ops.gelu, "gelu"), (ops.silu, "silu"), (ops.t
 _MODULES = {ReLU: "relu", SiLU: "silu", Tanh: "tanh", Sigmoid: "sigmoid"}
 
 
-def _watched(module: Module) -> bool:
-    """Whether the module has hooks, or a `forward` of its own in place of its class's."""
-    return module._hooks is not None or "forward" in module.__dict__
-
-
 def activation_after(layer: Module, activation: Any) -> str | None:
     """What `layer.activated` calls `activation`, or None where it must be called by itself.
 
     layer: any module; activation: a module or a function. Only a Linear takes an activation into
     its kernel, and only where no hook wants to see what is between the two.
     """
-    if type(layer) is not Linear or _watched(layer):
+    if type(layer) is not Linear or is_watched(layer):
         return None
     if not isinstance(activation, Module):
         return next((name for function, name in _FUNCTIONS if function is activation), None)
-    if _watched(activation):
+    if is_watched(activation):
         return None
     if type(activation) is GELU:
         return {"none": "gelu", "tanh": "gelu_tanh"}.get(activation.approximate)

@@ -651,6 +651,11 @@ class Module:
         return tree_repr(self._get_name(), lines, children)
 
 
+def is_watched(module: Module) -> bool:
+    """Whether the module has hooks, or a `forward` of its own in place of its class's."""
+    return module._hooks is not None or "forward" in module.__dict__
+
+
 def tree_repr(head: str, lines: list[str], children: list[tuple[str, str]]) -> str:
     """Join a module's own lines and the representations of its children, indented by two."""
     if not children and len(lines) <= 1:

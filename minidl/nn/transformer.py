@@ -68,8 +68,8 @@ class TransformerEncoderLayer(Module):
         if self.norm_first:
             x = x + self._attend(self.norm1(x), src_mask, src_key_padding_mask, is_causal)
             return x + self._feed_forward(self.norm2(x))
-        x = self.norm1(x + self._attend(x, src_mask, src_key_padding_mask, is_causal))
-        return self.norm2(x + self._feed_forward(x))
+        x = self.norm1.of_sum(x, self._attend(x, src_mask, src_key_padding_mask, is_causal))
+        return self.norm2.of_sum(x, self._feed_forward(x))
 
     def _attend(
         self, x: Tensor, mask: Tensor | None, padding: Tensor | None, is_causal: bool

@@ -91,6 +91,62 @@ def layer_norm(
     return _layer_norm(input, weight, bias, ndim, eps)
 
 
+@op(residuals=("total", "mean", "rstd"), promote="match")
+def _add_layer_norm(
+    k: Any,
+    input: Array,
+    other: Array,
+    weight: Array | None,
+    bias: Array | None,
+    ndim: int,
+    eps: float,
+) -> Any:
+    return k.add_layer_norm(input, other, ndim, weight, bias, eps)
+
+
+@_add_layer_norm.gradient
+def _(
+    g: Tensor, weight: Any, ndim: int, total: Tensor, mean: Tensor, rstd: Tensor, needs: Any
+) -> Any:
+    dx, dweight, dbias = _layer_norm_backward(g, total, weight, mean, rstd, ndim)
+    return (
+        dx if needs[0] else None,
+        dx if needs[1] else None,
+        dweight if needs[2] else None,
+        dbias if needs[3] else None,
+    )
+
+
+@_add_layer_norm.composite
+def _(
+    input: Tensor,
+    other: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    ndim: int,
+    eps: float,
+) -> Tensor:
+    return _layer_norm(input + other, weight, bias, ndim, eps)
+
+
+def add_layer_norm(
+    input: Tensor,
+    other: Tensor,
+    normalized_shape: int | Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """`layer_norm(input + other, ...)` in one pass, for two tensors of one shape."""
+    ndim = _axes("add_layer_norm", input, normalized_shape, weight, bias)
+    if other.shape != input.shape:
+        raise ShapeError(
+            "input and other must have one shape",
+            operator="add_layer_norm", got=f"{input.shape}, {other.shape}",
+        )  # fmt: skip
+    return _add_layer_norm(input, other, weight, bias, ndim, eps)
+
+
 @op(residuals=("rstd",), promote="match")
 def _rms_norm(k: Any, input: Array, weight: Array | None, ndim: int, eps: float) -> Any:
     return k.rms_norm(input, ndim, weight, eps)

@@ -43,6 +43,7 @@ from minidl.backends.reference.loss import (
 from minidl.backends.reference.matmul import linear, linear_backward, matmul
 from minidl.backends.reference.movement import cast, copy
 from minidl.backends.reference.norm import (
+    add_layer_norm,
     layer_norm,
     layer_norm_backward,
     rms_norm,
@@ -85,6 +86,7 @@ ENTRIES: dict[str, Callable] = {
         log_softmax,
         log_softmax_backward,
         logsumexp,
+        add_layer_norm,
         layer_norm,
         layer_norm_backward,
         rms_norm,

@@ -64,6 +64,20 @@ def layer_norm(
     return out, mean, rstd
 
 
+def add_layer_norm(
+    x: np.ndarray,
+    y: np.ndarray,
+    ndim: int,
+    weight: np.ndarray | None,
+    bias: np.ndarray | None,
+    eps: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """`layer_norm` of x + y, of one shape -> out, the sum, mean, rstd."""
+    total = np.add(x, y, order="C")
+    out, mean, rstd = layer_norm(total, ndim, weight, bias, eps)
+    return out, total, mean, rstd
+
+
 def rms_norm(
     x: np.ndarray, ndim: int, weight: np.ndarray | None, eps: float
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -7,21 +7,22 @@ from typing import Any
 import numpy as np
 
 from minidl.dtypes import DType, float32, float64
-from minidl.ops.norm import layer_norm, normalize, rms_norm
+from minidl.ops.norm import add_layer_norm, layer_norm, normalize, rms_norm
 from minidl.testing.case import Case, Sample, sample
 from minidl.testing.draws import alike
 
 
-def _inputs(factors: int, **attributes: Any) -> Any:
-    """An array, the shape of its last axes, and up to `factors` arrays of that shape."""
+def _inputs(factors: int, arrays: int = 1, **attributes: Any) -> Any:
+    """Arrays of one shape, that of their last axes, and up to `factors` arrays of that shape."""
 
     def inputs(d: Any, dtype: DType) -> Sample:
         # three values or more per row: for fewer the gradient is a difference that cancels to 0
         shape = (*d.shape(max_dims=2, max_side=3), d.integer(1, 3), d.integer(3, 5))
         own = shape[-d.integer(1, 2) :]
-        x, *parts = alike(*(d.array(s, dtype) for s in (shape, *[own] * factors)))
-        drawn = {name: draw(d) for name, draw in attributes.items()}
-        return sample(x, own, *(part if d.boolean() else None for part in parts), **drawn)
+        drawn = alike(*(d.array(s, dtype) for s in (*[shape] * arrays, *[own] * factors)))
+        given, parts = drawn[:arrays], drawn[arrays:]
+        options = {name: draw(d) for name, draw in attributes.items()}
+        return sample(*given, own, *(part if d.boolean() else None for part in parts), **options)
 
     return inputs
 
@@ -56,6 +57,12 @@ CASES = [
     # four roundings of a term that the bias may cancel
     Case("layer_norm", layer_norm, _layer_norm, _inputs(2, eps=_eps), scale=4,
          operators=("layer_norm", "layer_norm_backward")),
+    Case("add_layer_norm", add_layer_norm,
+         lambda x, y, *rest, **options: _layer_norm(x + y, *rest, **options),
+         _inputs(2, arrays=2, eps=_eps),
+         lambda torch, x, y, *rest, **options: torch.nn.functional.layer_norm(
+             x + y, *rest, **options),
+         scale=4),
     Case("rms_norm", rms_norm, _rms_norm, _inputs(1, eps=_eps),
          operators=("rms_norm", "rms_norm_backward")),
     # a composition: half dtypes are rounded more than once
