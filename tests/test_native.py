@@ -274,6 +274,33 @@ def test_large_arrays_have_memory_of_their_own() -> None:
     assert resident() - before < 32 << 20
 
 
+_ADDRESSES = """
+import resource, sys
+limit = int(sys.argv[1])
+if limit:
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+import minidl
+array = minidl.ones(1_000_000) + 1
+writable = 0
+for line in open("/proc/self/maps"):
+    span, rights = line.split()[:2]
+    start, end = (int(side, 16) for side in span.split("-"))
+    writable += (end - start) * ("w" in rights)
+taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+print(writable, taken)
+"""
+
+
+def test_addresses_that_are_reserved_count_against_no_limit() -> None:
+    """Memory that may be written to is in core dumps and in what the system has promised."""
+    for limit in (0, 1 << 40):
+        command = [sys.executable, "-c", _ADDRESSES, str(limit)]
+        child = subprocess.run(command, capture_output=True, text=True, check=True)
+        writable, taken = map(int, child.stdout.split())
+        assert writable < 1 << 30
+        assert not limit or taken < 1 << 30
+
+
 def faults(function: Any, calls: int = 20) -> int:
     """Page faults of this thread in calls after the first three."""
     for _ in range(3):

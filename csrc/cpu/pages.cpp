@@ -5,13 +5,16 @@
 // to 6 MB each take 2 % to 5 % less time (Zen 4, in a virtual machine). The C library's allocator
 // gives such arrays mappings of their own, too small for a large page.
 //
-// One range of addresses is reserved for all; it costs nothing until it is written to. Runs of
-// pages are cut into blocks of one class; a bit per block says that it is free. What is given back
-// leaves the memory at once, and a run whose blocks are all free serves any class again.
+// One range of addresses is reserved for all, unless the process may have only so many. It can be
+// neither read nor written, so that it counts against no limit and is in no core dump, until its
+// next part is opened. Runs of pages are cut into blocks of one class; a bit per block says that it
+// is free. What is given back leaves the memory at once, and a run whose blocks are all free serves
+// any class again.
 #include "pages.h"
 
 #include <pthread.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -23,6 +26,7 @@ constexpr std::size_t PAGE = std::size_t(2) << 20, SMALL = 4096;
 constexpr std::size_t MOST = std::size_t(64) << 30;  // bytes of the range, at most
 constexpr std::size_t PAGES = MOST / PAGE;
 constexpr std::uint32_t LONGEST = 8;  // pages of a run of several blocks
+constexpr std::uint32_t STEP = 32;    // pages that are opened at once, at least
 constexpr std::uint32_t NONE = 0;     // the first page begins no run
 
 struct Run {
@@ -40,7 +44,7 @@ struct Range {
     std::atomic_flag lock = ATOMIC_FLAG_INIT;
     std::atomic<char*> base{nullptr};  // null before the first use, and where there is no range
     bool asked = false;
-    std::uint32_t end = 0, used = 1;
+    std::uint32_t end = 0, used = 1, opened = 0;    // pages
     std::uint32_t open[PAGES_CLASSES] = {};         // runs with a free block
     std::uint32_t unused[LONGEST + 1] = {};         // runs without blocks, by pages
     std::uint32_t unused_long[PAGES_CLASSES] = {};  // those of one block and more pages, by class
@@ -62,12 +66,13 @@ const int registered = pthread_atfork(acquire, release, release);
 // Twice the machine's memory in addresses.
 void reserve() {
     range.asked = true;
+    rlimit addresses;
+    if (getrlimit(RLIMIT_AS, &addresses) || addresses.rlim_cur != RLIM_INFINITY) return;
     const long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
     if (pages <= 0 || size <= 0) return;
     const std::size_t twice = std::size_t(pages) * std::size_t(size) * 2;
     const std::size_t bytes = (twice < MOST ? twice : MOST) / PAGE * PAGE;
-    void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* p = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) return;
     if (madvise(p, bytes, MADV_HUGEPAGE)) {  // a kernel without large pages
         munmap(p, bytes);
@@ -76,6 +81,17 @@ void reserve() {
     const auto at = reinterpret_cast<std::uintptr_t>(p), aligned = (at + PAGE - 1) / PAGE * PAGE;
     range.end = std::uint32_t((bytes - (aligned - at)) / PAGE);
     range.base.store(static_cast<char*>(p) + (aligned - at), std::memory_order_release);
+}
+
+// Makes the first pages of the range, so many, memory; false if the system has none.
+bool open_pages(std::uint32_t pages) {
+    if (pages <= range.opened) return true;
+    const std::uint32_t left = range.end - range.opened, more = pages - range.opened;
+    const std::uint32_t step = more > STEP ? more : STEP < left ? STEP : left;
+    char* at = range.base.load(std::memory_order_relaxed) + std::size_t(range.opened) * PAGE;
+    if (mprotect(at, std::size_t(step) * PAGE, PROT_READ | PROT_WRITE)) return false;
+    range.opened += step;
+    return true;
 }
 
 void push(std::uint32_t& list, std::uint32_t run) {
@@ -113,7 +129,7 @@ bool open_run(int c, std::size_t bytes) {
     if (run) {
         remove(unused(pages, c), run);
     } else {
-        if (pages > range.end - range.used) return false;
+        if (pages > range.end - range.used || !open_pages(range.used + pages)) return false;
         run = range.used;
         range.used += pages;
         for (std::uint32_t i = 0; i < pages; i++) range.runs[run + i].first = run;
