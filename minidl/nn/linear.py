@@ -9,7 +9,7 @@ import minidl.ops as ops
 from minidl.errors import ArgumentError, MinidlError
 from minidl.nn import init
 from minidl.nn.activation import GELU, ReLU, Sigmoid, SiLU, Tanh
-from minidl.nn.module import Module, is_watched
+from minidl.nn.module import FORWARDS, Module, is_watched
 from minidl.ops.creation import sizes
 from minidl.ops.linear import linear_activation
 from minidl.tensor import Parameter, Tensor
@@ -77,6 +77,7 @@ class Linear(Module):
 
 _FUNCTIONS = ((ops.relu, "relu"), (ops.gelu, "gelu"), (ops.silu, "silu"), (ops.tanh, "tanh"))
 _MODULES = {ReLU: "relu", SiLU: "silu", Tanh: "tanh", Sigmoid: "sigmoid"}
+FORWARDS.update({kind: kind.forward for kind in (Linear, GELU, *_MODULES)})
 
 
 def activation_after(layer: Module, activation: Any) -> str | None:

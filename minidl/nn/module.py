@@ -651,9 +651,15 @@ class Module:
         return tree_repr(self._get_name(), lines, children)
 
 
+# `forward` of the classes that an operator may stand in for
+FORWARDS: dict[type[Module], Any] = {}
+
+
 def is_watched(module: Module) -> bool:
-    """Whether the module has hooks, or a `forward` of its own in place of its class's."""
-    return module._hooks is not None or "forward" in module.__dict__
+    """Whether the module must be called: it has hooks, or another `forward` than in FORWARDS."""
+    kind = type(module)
+    known = kind.forward is FORWARDS.get(kind) and "forward" not in module.__dict__
+    return not known or module._hooks is not None
 
 
 def tree_repr(head: str, lines: list[str], children: list[tuple[str, str]]) -> str:

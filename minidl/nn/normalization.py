@@ -8,7 +8,7 @@ from typing import Any
 import minidl.ops as ops
 from minidl.errors import MinidlError
 from minidl.nn import init
-from minidl.nn.module import Module, is_watched
+from minidl.nn.module import FORWARDS, Module, is_watched
 from minidl.ops.creation import sizes
 from minidl.ops.norm import add_layer_norm
 from minidl.tensor import Parameter, Tensor
@@ -54,23 +54,32 @@ class LayerNorm(Module):
         """Return a tensor of the same shape."""
         return ops.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
 
-    def of_sum(self, input: Tensor, other: Tensor) -> Tensor:
-        """Call this layer on `input + other`, in one kernel where no hook could tell."""
-        if type(self) is not LayerNorm or is_watched(self) or input.shape != other.shape:
-            return self(input + other)
-        shape = self.normalized_shape
-        try:
-            return add_layer_norm(input, other, shape, self.weight, self.bias, self.eps)
-        except MinidlError as error:
-            self._locate(error)
-            raise
-
     def extra_repr(self) -> str:
         """Show shape, eps and whether there are weights."""
         return (
             f"{self.normalized_shape}, eps={self.eps}, "
             f"elementwise_affine={self.elementwise_affine}, bias={self.bias is not None}"
         )
+
+
+FORWARDS[LayerNorm] = LayerNorm.forward
+
+
+def norm_of_sum(norm: Module, input: Tensor, other: Tensor) -> Tensor:
+    """`norm(input + other)`; of a LayerNorm in one kernel, where no hook could tell.
+
+    norm: any module, since those of a Transformer's block may be replaced.
+    """
+    if type(norm) is not LayerNorm or is_watched(norm):
+        return norm(input + other)
+    if input.shape != other.shape or input.dtype != other.dtype:
+        return norm(input + other)
+    shape = norm.normalized_shape
+    try:
+        return add_layer_norm(input, other, shape, norm.weight, norm.bias, norm.eps)
+    except MinidlError as error:
+        norm._locate(error)
+        raise
 
 
 class RMSNorm(Module):

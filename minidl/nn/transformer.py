@@ -13,7 +13,7 @@ from minidl.nn.containers import ModuleList
 from minidl.nn.dropout import Dropout
 from minidl.nn.linear import Linear, activation_after
 from minidl.nn.module import Module
-from minidl.nn.normalization import LayerNorm
+from minidl.nn.normalization import LayerNorm, norm_of_sum
 from minidl.ops.creation import sizes
 from minidl.tensor import Tensor
 
@@ -68,8 +68,8 @@ class TransformerEncoderLayer(Module):
         if self.norm_first:
             x = x + self._attend(self.norm1(x), src_mask, src_key_padding_mask, is_causal)
             return x + self._feed_forward(self.norm2(x))
-        x = self.norm1.of_sum(x, self._attend(x, src_mask, src_key_padding_mask, is_causal))
-        return self.norm2.of_sum(x, self._feed_forward(x))
+        x = norm_of_sum(self.norm1, x, self._attend(x, src_mask, src_key_padding_mask, is_causal))
+        return norm_of_sum(self.norm2, x, self._feed_forward(x))
 
     def _attend(
         self, x: Tensor, mask: Tensor | None, padding: Tensor | None, is_causal: bool
