@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
+import minidl
 import minidl.ops as ops
 from minidl import dtypes, nn
-from minidl.errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError
+from minidl.errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError
 from minidl.nn import functional
 from minidl.nn.linear import activation_after
+from minidl.nn.normalization import norm_of_sum
 from minidl.nn.transformer import generate_square_subsequent_mask
 
 
@@ -566,6 +568,36 @@ def test_linear_takes_the_activation_that_follows_it(activation, bias):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.GELU(), nn.SiLU()], ids=repr)
+def test_only_what_gradients_need_is_guarded_behind_a_linear_map(activation):
+    layer = nn.Linear(3, 4)
+    net = nn.Sequential(layer, activation)
+
+    def write(x):
+        with minidl.no_grad():
+            x.add_(1)
+
+    x = rand(2, 3)
+    want = minidl.autograd.grad(net(x.detach()).sum(), [layer.weight])[0]
+    out = net(x.detach())
+    write(layer.weight)  # only the gradient of the input needs it
+    np.testing.assert_array_equal(minidl.autograd.grad(out.sum(), [layer.weight])[0], want)
+    layer.weight.requires_grad_(False)
+    x = rand(2, 3).requires_grad_()
+    want = minidl.autograd.grad(net(x).sum(), [x])[0]
+    out = net(x)
+    write(x)  # only the gradient of the weight needs it
+    np.testing.assert_array_equal(minidl.autograd.grad(out.sum(), [x])[0], want)
+    want = minidl.autograd.grad(net(x).sum(), [x])[0]
+    out = net(x)
+    out.mul_(2)
+    if type(activation) is nn.ReLU:  # its gradient is a function of the result
+        with pytest.raises(GradientError, match="written in place"):
+            out.sum().backward()
+    else:
+        np.testing.assert_allclose(minidl.autograd.grad(out.sum(), [x])[0], 2 * want, rtol=1e-6)
+
+
 def test_linear_leaves_an_activation_alone_that_something_wants_to_see():
     class Doubled(nn.Linear):
         def forward(self, input):
@@ -586,6 +618,10 @@ def test_linear_leaves_an_activation_alone_that_something_wants_to_see():
     patched.forward = lambda input: input.new_zeros(2, 4) - 1
     assert activation_after(patched, nn.ReLU()) is None
     assert nn.Sequential(patched, nn.ReLU())(rand(2, 3)).sum().item() == 0
+    for kind in (nn.Linear, nn.ReLU):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(kind, "forward", lambda self, input: input)
+            assert activation_after(layer, nn.ReLU()) is None
     assert activation_after(layer, nn.Softplus()) is None
     assert activation_after(nn.ReLU(), nn.ReLU()) is None
     with pytest.raises(ShapeError, match=r"1: \[linear_activation\] last axis of input"):
@@ -595,12 +631,26 @@ def test_linear_leaves_an_activation_alone_that_something_wants_to_see():
 def test_layer_norm_of_a_sum_is_one_kernel_where_nothing_watches():
     norm, x, y = nn.LayerNorm(20), rand(6, 20), rand(6, 20, seed=1)
     seen = []
-    fused = norm.of_sum(x, y)
+    fused = norm_of_sum(norm, x, y)
     handle = norm.register_forward_hook(lambda *_: seen.append(1))
-    np.testing.assert_array_equal(fused.detach(), norm.of_sum(x, y).detach())
+    np.testing.assert_array_equal(fused.detach(), norm_of_sum(norm, x, y).detach())
     assert seen == [1]
     handle.remove()
-    narrow = norm.of_sum(x, y[:1])
+    narrow = norm_of_sum(norm, x, y[:1])
     np.testing.assert_array_equal(narrow.detach(), norm(x + y[:1]).detach())
     with pytest.raises(ShapeError, match="last axes of input"):
-        norm.of_sum(rand(2, 3), rand(2, 3))
+        norm_of_sum(norm, rand(2, 3), rand(2, 3))
+    half = y.to(minidl.bfloat16)
+    np.testing.assert_array_equal(norm_of_sum(norm, x, half).detach(), norm(x + half).detach())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nn.LayerNorm, "forward", lambda self, input: -input)
+        np.testing.assert_array_equal(norm_of_sum(norm, x, y), -(x + y))
+
+
+@pytest.mark.parametrize("norm", [nn.RMSNorm(8), nn.Identity(), nn.Sequential(nn.LayerNorm(8))])
+def test_norms_of_a_transformer_may_be_replaced(norm):
+    layer, x = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True), rand(2, 3, 8)
+    layer.norm1 = layer.norm2 = norm
+    within = norm(x + layer.self_attn(x, x, x, need_weights=False)[0])
+    want = norm(within + layer.linear2(layer.linear1(within).relu()))
+    np.testing.assert_allclose(layer(x).detach(), want.detach(), rtol=1e-5, atol=1e-6)

@@ -108,12 +108,17 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": tanh,
     "sigmoid": sigmoid,
 }
+_GATED = frozenset(("gelu", "gelu_tanh", "silu"))
 
 
-@op(residuals=("pre",), promote="match")
-def _linear_activation(
-    k: Any, input: Array, weight: Array, bias: Array | None, activation: str, keep: bool
-) -> Any:
+def _activated(
+    k: Any,
+    input: Array,
+    weight: Array,
+    bias: Array | None,
+    activation: str,
+    keep: bool = False,
+) -> tuple[Array, Array | None]:
     try:
         return k.linear(input, weight, bias, activation, keep)
     except ValueError:
@@ -121,26 +126,39 @@ def _linear_activation(
         raise
 
 
-@_linear_activation.gradient
-def _(
-    g: Tensor,
-    input: Tensor,
-    weight: Tensor,
-    activation: str,
-    out: Tensor,
-    pre: Any,
-    needs: Any,
+# Two operators, so that a node guards the result against writes only where its gradient needs it.
+@op(promote="match", needed_by={"input": "weight", "weight": "input"})
+def _linear_activation(
+    k: Any, input: Array, weight: Array, bias: Array | None, activation: str
 ) -> Any:
-    kept = out if pre is None else pre
-    return _needed(_linear_activation_backward(g, input, weight, kept, activation, needs), needs)
+    """For activations whose derivative is a function of their result."""
+    return _activated(k, input, weight, bias, activation)[0]
+
+
+@_linear_activation.gradient
+def _(g: Tensor, input: Any, weight: Any, activation: str, out: Tensor, needs: Any) -> Any:
+    return _needed(_linear_activation_backward(g, input, weight, out, activation, needs), needs)
+
+
+@op(residuals=("pre",), promote="match", needed_by={"input": "weight", "weight": "input"})
+def _linear_gated(
+    k: Any, input: Array, weight: Array, bias: Array | None, activation: str, keep: bool
+) -> Any:
+    """For gelu and silu, whose derivative is a function of their input."""
+    return _activated(k, input, weight, bias, activation, keep)
+
+
+@_linear_gated.gradient
+def _(g: Tensor, input: Any, weight: Any, activation: str, pre: Any, needs: Any) -> Any:
+    return _needed(_linear_activation_backward(g, input, weight, pre, activation, needs), needs)
 
 
 @op(outputs=3, nondiff=True)
 def _linear_activation_backward(
     k: Any,
     grad: Array,
-    input: Array,
-    weight: Array,
+    input: Array | None,
+    weight: Array | None,
     kept: Array,
     activation: str,
     wanted: tuple[bool, bool, bool],
@@ -150,6 +168,11 @@ def _linear_activation_backward(
 
 
 @_linear_activation.composite
+def _(input: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    return _ACTIVATIONS[activation](linear(input, weight, bias))
+
+
+@_linear_gated.composite
 def _(input: Tensor, weight: Tensor, bias: Tensor | None, activation: str, keep: bool) -> Tensor:
     return _ACTIVATIONS[activation](linear(input, weight, bias))
 
@@ -161,4 +184,7 @@ def linear_activation(
 
     activation: "relu", "gelu", "gelu_tanh", "silu", "tanh" or "sigmoid".
     """
-    return _linear_activation(input, weight, bias, activation, local.state.recording is not False)
+    if activation in _GATED:
+        keep = local.state.recording is not False
+        return _linear_gated(input, weight, bias, activation, keep)
+    return _linear_activation(input, weight, bias, activation)

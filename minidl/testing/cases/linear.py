@@ -56,5 +56,5 @@ CASES = [
          lambda x, weight, bias, activation: _ACTIVATIONS[activation](_linear(x, weight, bias)),
          _with(*_ACTIVATIONS), _torch,
          grad_inputs=_with(*(name for name in _ACTIVATIONS if name != "relu")),
-         operators=("linear_activation", "linear_activation_backward"), scale=8),
+         operators=("linear_activation", "linear_gated", "linear_activation_backward"), scale=8),
 ]  # fmt: skip
