@@ -30,6 +30,10 @@ SHAPES = {
     "last columns": (70, 68, 40),
     "a column": (130, 1, 70),
     "few columns": (130, 3, 300),
+    "terms in parts": (40, 64, 8192),
+    "terms in parts, no whole ones": (65, 66, 2500),
+    "terms in parts, packed": (130, 100, 4100),
+    "terms in parts, dot products": (9, 50, 5000),
     "no terms": (4, 5, 0),
     "no rows": (0, 5, 3),
 }

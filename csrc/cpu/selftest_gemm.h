@@ -23,9 +23,13 @@ template <typename T>
 void products(void (*gemm)(const GemmCall<T>&)) {
     const double eps = sizeof(T) == 4 ? 1.2e-7 : 2.3e-16;
     for (int round = 0; round < 90; round++) {
-        const ptrdiff_t m = pick({0, 1, 2, 3, 5, 7, 12, 13, 24, 25, 33, 70, 1024}),
-                        n = pick({0, 1, 7, 15, 16, 17, 32, 48, 63, 64, 65, 130, 300, 1030}),
-                        k = pick({0, 1, 2, 15, 16, 33, 64, 300, 1100});
+        const bool parts = round % 15 == 14;  // few tiles and many terms
+        const ptrdiff_t m = parts ? pick({1, 3, 25, 48, 65, 130})
+                                  : pick({0, 1, 2, 3, 5, 7, 12, 13, 24, 25, 33, 70, 1024}),
+                        n = parts ? pick({17, 64, 65, 100})
+                                  : pick({0, 1, 7, 15, 16, 17, 32, 48, 63, 64, 65, 130, 300, 1030}),
+                        k = parts ? pick({2048, 4099, 8192})
+                                  : pick({0, 1, 2, 15, 16, 33, 64, 300, 1100});
         const bool at = engine() % 2, bt = engine() % 2, wide = engine() % 4 == 0;
         const ptrdiff_t gap = wide ? 2 : 1;
         const auto a = normal<T>(m * k * gap + 1), b = normal<T>(k * n * gap + 1);
