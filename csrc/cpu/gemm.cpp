@@ -75,7 +75,7 @@ constexpr ptrdiff_t PARTS = 8;                  // of the terms, at most
 constexpr ptrdiff_t TASKS = 16;                 // enough to be dealt out evenly
 constexpr ptrdiff_t TASK_ROWS = 48;             // of which a task has no fewer
 
-// Operations below which a second thread costs more than it brings.
+// Operations up to which a second thread costs more than it brings.
 constexpr ptrdiff_t SERIAL = ptrdiff_t(64) * 64 * 64;
 
 // Terms that are summed one after the other before they join C: rounding errors grow with this and
@@ -114,6 +114,15 @@ template <typename T>
 void finish(const GemmCall<T>& g, ptrdiff_t i, ptrdiff_t j, ptrdiff_t m, ptrdiff_t n) {
     const ptrdiff_t at = i * g.c_row + j;
     activate(g.activation, m, n, sums_of(g) + at, g.c + at, g.c_row);
+}
+
+// The tasks of a product, by this thread alone where it is small.
+template <typename T, typename Body>
+void deal_out(const GemmCall<T>& g, ptrdiff_t tasks, const Body& body) {
+    if (g.m * g.n * g.k <= SERIAL)
+        for (ptrdiff_t task = 0; task < tasks; task++) body(task);
+    else
+        parallel_for(tasks, body);
 }
 
 // ---------------------------------------------------------------- B in place
@@ -180,10 +189,7 @@ void direct(const GemmCall<T>& g) {
         } while (k0 < g.k);
     };
     const ptrdiff_t tasks = blocks * up(g.m, rows);
-    if (g.m * g.n * g.k < SERIAL)
-        for (ptrdiff_t task = 0; task < tasks; task++) body(task);
-    else
-        parallel_for(tasks, body);
+    deal_out(g, tasks, body);
 }
 
 // ---------------------------------------------------------------- dot products
@@ -191,7 +197,7 @@ void direct(const GemmCall<T>& g) {
 // A few rows against contiguous columns, as in a linear layer for a small batch.
 template <typename T>
 void dot_products(const GemmCall<T>& g) {
-    const ptrdiff_t block = g.m * g.n * g.k < SERIAL ? g.n : 64;
+    const ptrdiff_t block = g.m * g.n * g.k <= SERIAL ? g.n : 64;
     const ptrdiff_t chain = CHAIN * lanes<T>;
     parallel_for(up(g.n, block), [&](ptrdiff_t task) {
         const ptrdiff_t j = task * block, n = least(block, g.n - j);
@@ -297,11 +303,11 @@ void blocked(const GemmCall<T>& g) {
             const ptrdiff_t inner = least(kc, g.k - k0);
             const T* panel = g.packed ? g.packed + k0 * slivers * S : memory.get();
             if (!g.packed)
-                parallel_for(slivers, [&](ptrdiff_t s) {
+                deal_out(g, slivers, [&](ptrdiff_t s) {
                     pack(inner, width(s), wide(s), g.b + k0 * g.b_row + (n0 + s * S) * g.b_col,
                          g.b_row, g.b_col, memory.get() + s * S * inner);
                 });
-            parallel_for(blocks * groups, [&](ptrdiff_t task) {
+            deal_out(g, blocks * groups, [&](ptrdiff_t task) {
                 const ptrdiff_t from = task / groups * rows, to = least(from + rows, g.m);
                 const ptrdiff_t part = task % groups, first = slivers * part / groups;
                 const T* a = g.a + from * g.a_row + k0 * g.a_col;
