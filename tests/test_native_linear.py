@@ -101,3 +101,20 @@ def test_only_what_is_wanted(wanted: tuple[bool, bool, bool]) -> None:
         assert (one is not None) == asked
         if asked:
             np.testing.assert_array_equal(one, same)
+
+
+@pytest.mark.parametrize("layout", ["one number", "turned", "turned axes"])
+def test_a_gradient_of_any_layout_is_taken_by_the_kernel(layout: str) -> None:
+    """Such as that of a sum, which is one number for all elements."""
+    g = {
+        "one number": np.broadcast_to(np.float32(0.7), (20, 5, 33)),
+        "turned": drawn("plain", 33, 100, np.float32).T.reshape(20, 5, 33),
+        "turned axes": drawn("plain", 100, 33, np.float32).reshape(5, 20, 33).swapaxes(0, 1),
+    }[layout]
+    x, weight = drawn("plain", 100, 40, np.float32), drawn("plain", 33, 40, np.float32)
+    args = (x.reshape(20, 5, 40), weight, ALL)
+    for isa in ISAS:
+        with on_table(isa):
+            want = gradients(1, np.ascontiguousarray(g), *args)
+            for a, b in zip(gradients(1, g, *args), want, strict=True):
+                np.testing.assert_array_equal(a, b)

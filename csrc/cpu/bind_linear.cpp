@@ -1,4 +1,6 @@
 // Bindings of the gradients of linear maps.
+#include <memory>
+
 #include "arrays.h"
 #include "kernels.h"
 
@@ -20,6 +22,10 @@ bool matrix_of(PyObject* given, int type, PyArrayObject*& a, ptrdiff_t& rows, pt
     a = array_of(given);
     return a && PyArray_TYPE(a) == type && PyArray_NDIM(a) && leading(a, 1, rows, between);
 }
+
+struct Released {
+    void operator()(PyArrayObject* x) const { Py_DECREF(reinterpret_cast<PyObject*>(x)); }
+};
 
 struct Call {
     PyArrayObject *g, *x, *weight, *kept;
@@ -68,8 +74,16 @@ PyObject* linear_backward(PyObject* below, PyObject* const* args, Py_ssize_t cou
     const int type = PyArray_TYPE(c.g), last = PyArray_NDIM(c.g) - 1;
     for (int i = 0; i < 3; i++) c.needs[i] = PyTuple_GET_ITEM(args[3], i) == Py_True;
     const ptrdiff_t outer = PyArray_DIM(c.g, last);
+    // a gradient that is the same for all elements, or turned, is written out
+    PyArrayObject* plain = nullptr;
+    if (!leading(c.g, 1, c.rows, c.g_row) || (outer != 1 && step(c.g, last) != 1)) {
+        plain = reinterpret_cast<PyArrayObject*>(PyArray_NewCopy(c.g, NPY_CORDER));
+        if (!plain) return nullptr;
+        c.g = plain;
+        leading(c.g, 1, c.rows, c.g_row);
+    }
+    const std::unique_ptr<PyArrayObject, Released> held(plain);
     const bool fits =
-        leading(c.g, 1, c.rows, c.g_row) && (outer == 1 || step(c.g, last) == 1) &&
         matrix_of(args[1], type, c.x, x_rows, c.x_row) &&
         matrix_of(args[2], type, c.weight, w_rows, between) && (c.x || !c.needs[1]) &&
         (c.weight || !c.needs[0]) && (!c.x || x_rows == c.rows) &&
