@@ -6,9 +6,11 @@ from minidl import (
     autograd as autograd,
     backends as backends,
     data as data,
+    linalg as linalg,
     nn as nn,
     optim as optim,
     profiler as profiler,
+    special as special,
 )
 from minidl.autograd import (
     enable_grad as enable_grad,
@@ -71,15 +73,18 @@ from minidl.ops.creation import *
 from minidl.ops.cumulative import *
 from minidl.ops.embedding import *
 from minidl.ops.index import *
+from minidl.ops.linalg import *
 from minidl.ops.linear import *
 from minidl.ops.loss import *
 from minidl.ops.matmul import *
 from minidl.ops.norm import *
 from minidl.ops.random import *
 from minidl.ops.reduce import *
+from minidl.ops.sampling import *
 from minidl.ops.select import *
 from minidl.ops.softmax import *
 from minidl.ops.sort import *
+from minidl.ops.special import *
 from minidl.ops.transcendental import *
 from minidl.ops.views import *
 from minidl.tensor import (

@@ -19,7 +19,7 @@ LAYERS = (
     ("cli", "serve"),
     ("train", "finetune", "evaluate", "explain", "compress"),
     ("models", "data"),
-    ("nn", "optim"),
+    ("nn", "optim", "distributions", "linalg", "special"),
     ("testing", "profiler"),
     ("ops",),
     ("autograd",),

@@ -18,33 +18,12 @@ import numpy as np
 
 from minidl.errors import ArgumentError, DeviceError
 
-# entry -> the array module's name for it, where the two differ
-_RENAMED = {
-    "sub": "subtract",
-    "mul": "multiply",
-    "div": "true_divide",
-    "pow": "power",
-    "neg": "negative",
-    "abs": "absolute",
-    "eq": "equal",
-    "ne": "not_equal",
-    "lt": "less",
-    "le": "less_equal",
-    "gt": "greater",
-    "ge": "greater_equal",
-    "asin": "arcsin",
-    "acos": "arccos",
-    "atan": "arctan",
-    "atan2": "arctan2",
-    "asinh": "arcsinh",
-    "acosh": "arccosh",
-    "atanh": "arctanh",
-    "round": "rint",
-    "amax": "max",
-    "amin": "min",
-    "cat": "concatenate",
-}
-_SAME_NAME = (
+# an entry, or entry:the array module's name for it where the two differ
+_SERVED = (
+    "sub:subtract mul:multiply div:true_divide pow:power neg:negative abs:absolute eq:equal "
+    "ne:not_equal lt:less le:less_equal gt:greater ge:greater_equal asin:arcsin acos:arccos "
+    "atan:arctan atan2:arctan2 asinh:arcsinh acosh:arccosh atanh:arctanh round:rint amax:max "
+    "amin:min cat:concatenate "
     "add maximum minimum fmax fmin floor_divide remainder fmod sign floor ceil trunc square sqrt "
     "reciprocal exp exp2 expm1 log log2 log10 log1p sin cos tan sinh cosh tanh hypot copysign "
     "isnan isinf isfinite signbit logaddexp logaddexp2 "
@@ -54,7 +33,7 @@ _SAME_NAME = (
     "where clip copyto stack flip roll pad tril triu take take_along_axis repeat tile nonzero "
     "einsum outer empty zeros ones full arange asarray array broadcast_to"
 )
-ARRAY_ENTRIES: dict[str, str] = {name: name for name in _SAME_NAME.split()} | _RENAMED
+ARRAY_ENTRIES = {n.partition(":")[0]: n.rpartition(":")[2] for n in _SERVED.split()}
 _SPECIFIED = (
     "matmul linear linear_backward attention attention_backward softmax softmax_backward "
     "log_softmax log_softmax_backward logsumexp layer_norm layer_norm_backward "
@@ -63,7 +42,9 @@ _SPECIFIED = (
     "silu_backward cross_entropy cross_entropy_backward binary_cross_entropy_with_logits "
     "binary_cross_entropy_with_logits_backward embedding_backward scatter_add index_add "
     "index_put sgd_step adam_step grad_norm grad_scale philox_bits uniform normal bernoulli "
-    "randint permutation multinomial dropout rsqrt pow_scalar cast copy"
+    "randint permutation multinomial dropout rsqrt pow_scalar cast copy "
+    "lgamma digamma zeta gammainc gammaincc log_gamma_quantile_backward log_standard_gamma "
+    "poisson binomial cholesky solve_triangular solve inv slogdet eigh"
 )
 KERNEL_ENTRIES = tuple(_SPECIFIED.split())
 

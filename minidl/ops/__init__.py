@@ -18,6 +18,7 @@ from minidl.ops.creation import *
 from minidl.ops.cumulative import *
 from minidl.ops.embedding import *
 from minidl.ops.index import *
+from minidl.ops.linalg import *
 from minidl.ops.linear import *
 from minidl.ops.loss import *
 from minidl.ops.matmul import *
@@ -25,9 +26,11 @@ from minidl.ops.norm import *
 from minidl.ops.random import *
 from minidl.ops.reduce import *
 from minidl.ops.reduce import sum_to
+from minidl.ops.sampling import *
 from minidl.ops.select import *
 from minidl.ops.softmax import *
 from minidl.ops.sort import *
+from minidl.ops.special import *
 from minidl.ops.transcendental import *
 from minidl.ops.views import *
 

@@ -34,6 +34,14 @@ from minidl.backends.reference.embedding import (
     index_put,
     scatter_add,
 )
+from minidl.backends.reference.linalg import (
+    cholesky,
+    eigh,
+    inv,
+    slogdet,
+    solve,
+    solve_triangular,
+)
 from minidl.backends.reference.loss import (
     binary_cross_entropy_with_logits,
     binary_cross_entropy_with_logits_backward,
@@ -63,12 +71,21 @@ from minidl.backends.reference.random import (
     uniform,
 )
 from minidl.backends.reference.reduce import sum
+from minidl.backends.reference.sampling import binomial, log_standard_gamma, poisson
 from minidl.backends.reference.softmax import (
     log_softmax,
     log_softmax_backward,
     logsumexp,
     softmax,
     softmax_backward,
+)
+from minidl.backends.reference.special import (
+    digamma,
+    gammainc,
+    gammaincc,
+    lgamma,
+    log_gamma_quantile_backward,
+    zeta,
 )
 
 ENTRIES: dict[str, Callable] = {
@@ -125,6 +142,21 @@ ENTRIES: dict[str, Callable] = {
         randint,
         permutation,
         multinomial,
+        log_standard_gamma,
+        poisson,
+        binomial,
+        lgamma,
+        digamma,
+        zeta,
+        gammainc,
+        gammaincc,
+        log_gamma_quantile_backward,
+        cholesky,
+        solve_triangular,
+        solve,
+        inv,
+        slogdet,
+        eigh,
         rsqrt,
         pow_scalar,
         cast,

@@ -60,6 +60,18 @@ def philox_bits(n: int, seed: int, offset: int) -> np.ndarray:
     return words if words.size == n else words[:n].copy()
 
 
+def philox_at(counters: np.ndarray, lane: int, seed: int) -> np.ndarray:
+    """The four words of each counter (n,) uint64, `lane` as its third word: (4, n) uint32.
+
+    Lanes other than 0 serve draws of which an element may need many: one counter each.
+    """
+    even, odd, spare = np.zeros((3, 2, counters.size), np.uint64)
+    even[0], odd[0] = counters & _LOW, counters >> _HALF
+    even[1] = lane
+    _philox(even, odd, (seed & _WORD, (seed >> 32) & _WORD), spare)
+    return np.stack([even[0], odd[0], even[1], odd[1]]).astype(np.uint32)
+
+
 def _bits64(n: int, seed: int, offset: int) -> np.ndarray:
     """n 64-bit words: word 2i is the low half of element i, word 2i + 1 the high half."""
     return philox_bits(2 * n, seed, offset).view("<u8")

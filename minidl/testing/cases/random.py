@@ -28,18 +28,20 @@ from minidl.testing.case import Case, Sample, sample
 _MASK = 0xFFFFFFFF
 
 
+def philox(counter: int, seed: int, lane: int = 0) -> list[int]:
+    """The four words of a counter (Salmon et al. 2011, section 3.3); `lane` is its third word."""
+    a, b, c, d = counter & _MASK, counter >> 32, lane, 0
+    low, high = seed & _MASK, seed >> 32
+    for _ in range(10):
+        p, q = a * 0xD2511F53, c * 0xCD9E8D57
+        a, b, c, d = (q >> 32) ^ b ^ low, q & _MASK, (p >> 32) ^ d ^ high, p & _MASK
+        low, high = (low + 0x9E3779B9) & _MASK, (high + 0xBB67AE85) & _MASK
+    return [a, b, c, d]
+
+
 def _words(count: int, seed: int) -> list[int]:
-    """The first 32-bit words of a seed's stream (Salmon et al. 2011, section 3.3)."""
-    words: list[int] = []
-    for counter in range(-(-count // 4)):
-        a, b, c, d = counter & _MASK, counter >> 32, 0, 0
-        low, high = seed & _MASK, seed >> 32
-        for _ in range(10):
-            p, q = a * 0xD2511F53, c * 0xCD9E8D57
-            a, b, c, d = (q >> 32) ^ b ^ low, q & _MASK, (p >> 32) ^ d ^ high, p & _MASK
-            low, high = (low + 0x9E3779B9) & _MASK, (high + 0xBB67AE85) & _MASK
-        words += [a, b, c, d]
-    return words[:count]
+    """The first 32-bit words of a seed's stream."""
+    return [word for i in range(-(-count // 4)) for word in philox(i, seed)][:count]
 
 
 def _wide_words(count: int, seed: int) -> list[int]:
@@ -64,20 +66,22 @@ def _normals(shape: Any, seed: int, dtype: DType) -> np.ndarray:
     return np.array(out[:count]).reshape(shape)
 
 
-def _stream(seed: int) -> Generator:
+def stream(seed: int) -> Generator:
+    """The generator of a seed, at its start."""
     return Generator().manual_seed(seed)
 
 
-def _seed(d: Any) -> int:
+def drawn_seed(d: Any) -> int:
+    """A seed, at times one of more than 32 bits."""
     return d.choice([0, 1, 2**32, 2**63 + 12345, d.integer(0, 2**31)])
 
 
 def _sized(d: Any, dtype: DType) -> Sample:
-    return sample(d.shape(), _seed(d), dtype)
+    return sample(d.shape(), drawn_seed(d), dtype)
 
 
 def _like(d: Any, dtype: DType) -> Sample:
-    return sample(d.array(d.shape(), dtype), _seed(d))
+    return sample(d.array(d.shape(), dtype), drawn_seed(d))
 
 
 def _plain_dtype(x: np.ndarray) -> DType:
@@ -86,7 +90,7 @@ def _plain_dtype(x: np.ndarray) -> DType:
 
 def _ranged(d: Any, dtype: DType) -> Sample:
     low = d.integer(0, 3) if dtype is uint8 else d.integer(-5, 3)
-    return sample(low, low + d.choice([1, 2, 7, 100]), d.shape(), _seed(d), dtype)
+    return sample(low, low + d.choice([1, 2, 7, 100]), d.shape(), drawn_seed(d), dtype)
 
 
 def _integers(low: int, high: int, shape: Any, seed: int, dtype: Any = None) -> Any:
@@ -129,11 +133,11 @@ def _category_inputs(d: Any, dtype: DType) -> Sample:
     count = d.integer(1, 6) if replacement else d.integer(1, classes)
     # multiples of 1/8: their sums are exact in any order
     p = np.asarray(d.rng.integers(1, 9, shape) / 8).astype(dtype.numpy)
-    return sample(d.layout(p, broadcast=False), count, replacement, _seed(d))
+    return sample(d.layout(p, broadcast=False), count, replacement, drawn_seed(d))
 
 
 def _dropout_inputs(d: Any, dtype: DType) -> Sample:
-    return sample(d.array(d.shape(), dtype), d.choice([0.5, 0.1, 0.875, 1.0]), _seed(d))
+    return sample(d.array(d.shape(), dtype), d.choice([0.5, 0.1, 0.875, 1.0]), drawn_seed(d))
 
 
 def _dropout(x: Any, p: float, seed: int) -> Any:
@@ -144,7 +148,7 @@ def _dropout(x: Any, p: float, seed: int) -> Any:
 def _in_place(name: str, seed: int, shape: Any, *args: Any, dtype: DType) -> Tensor:
     """The method `name` on a tensor whose elements are not in C order."""
     array = np.zeros(shape[::-1], dtype.numpy).transpose()
-    return getattr(Tensor(array), name)(*args, generator=_stream(seed))
+    return getattr(Tensor(array), name)(*args, generator=stream(seed))
 
 
 def _filled(name: str, *args: Any) -> Any:
@@ -157,32 +161,33 @@ def _none(name: str, function: Any, oracle: Any, inputs: Any, *operators: str, *
 
 
 CASES = [
-    _none("rand", lambda size, seed, dtype: rand(size, generator=_stream(seed), dtype=dtype),
+    _none("rand", lambda size, seed, dtype: rand(size, generator=stream(seed), dtype=dtype),
           lambda size, seed, dtype: _uniforms(math.prod(size), seed, dtype).reshape(size), _sized,
           "rand"),
-    _none("rand_like", lambda x, seed: rand_like(x, generator=_stream(seed)),
+    _none("rand_like", lambda x, seed: rand_like(x, generator=stream(seed)),
           lambda x, seed: _uniforms(x.size, seed, float64).reshape(x.shape), _like, "rand",
           dtypes=(float64,)),
-    _none("randn", lambda size, seed, dtype: randn(size, generator=_stream(seed), dtype=dtype),
+    _none("randn", lambda size, seed, dtype: randn(size, generator=stream(seed), dtype=dtype),
           _normals, _sized, "randn"),
-    _none("randn_like", lambda x, seed: randn_like(x, generator=_stream(seed)),
+    _none("randn_like", lambda x, seed: randn_like(x, generator=stream(seed)),
           lambda x, seed: _normals(x.shape, seed, float64), _like, "randn", dtypes=(float64,)),
     _none("randint", lambda low, high, size, seed, dtype: randint(
-              low, high, size, generator=_stream(seed), dtype=dtype),
+              low, high, size, generator=stream(seed), dtype=dtype),
           _integers, _ranged, "randint", dtypes=(int64, uint8)),
-    _none("randint_like", lambda x, seed: randint_like(x, 3, 9, generator=_stream(seed)),
+    _none("randint_like", lambda x, seed: randint_like(x, 3, 9, generator=stream(seed)),
           lambda x, seed: _integers(3, 9, x.shape, seed), _like, "randint", dtypes=(int64, uint8)),
-    _none("randperm", lambda n, seed: randperm(n, generator=_stream(seed)), _permuted,
-          lambda d, dtype: sample(d.integer(0, 20), _seed(d)), "randperm", dtypes=(int64,)),
-    _none("normal", lambda mean, std, seed: normal(mean, std, generator=_stream(seed)),
+    _none("randperm", lambda n, seed: randperm(n, generator=stream(seed)), _permuted,
+          lambda d, dtype: sample(d.integer(0, 20), drawn_seed(d)), "randperm", dtypes=(int64,)),
+    _none("normal", lambda mean, std, seed: normal(mean, std, generator=stream(seed)),
           lambda mean, std, seed: mean + std * _normals(
               np.broadcast_shapes(mean.shape, std.shape), seed, float64),
-          lambda d, dtype: sample(d.array((2, 3), dtype), d.array((3,), dtype, 0.5, 2), _seed(d)),
+          lambda d, dtype: sample(
+              d.array((2, 3), dtype), d.array((3,), dtype, 0.5, 2), drawn_seed(d)),
           "normal", dtypes=(float64,)),
-    _none("bernoulli", lambda p, seed: bernoulli(p, generator=_stream(seed)), _hits,
-          lambda d, dtype: sample(d.array(d.shape(), dtype, 0, 1), _seed(d)), "bernoulli"),
+    _none("bernoulli", lambda p, seed: bernoulli(p, generator=stream(seed)), _hits,
+          lambda d, dtype: sample(d.array(d.shape(), dtype, 0, 1), drawn_seed(d)), "bernoulli"),
     _none("multinomial", lambda p, n, replacement, seed: multinomial(
-              p, n, replacement, generator=_stream(seed)),
+              p, n, replacement, generator=stream(seed)),
           _categories, _category_inputs, "multinomial"),
     _none("uniform_", _filled("uniform_", -2, 6),
           lambda size, seed, dtype: -2 + 8 * _uniforms(math.prod(size), seed, dtype).reshape(size),
@@ -200,6 +205,6 @@ CASES = [
     _none("bernoulli_", _filled("bernoulli_", 0.25),
           lambda size, seed, dtype: _hits(np.full(size, 0.25), seed), _sized, "bernoulli",
           dtypes=FLOATS),
-    Case("dropout", lambda x, p, seed: dropout(x, p, generator=_stream(seed)), _dropout,
+    Case("dropout", lambda x, p, seed: dropout(x, p, generator=stream(seed)), _dropout,
          _dropout_inputs, None, operators=("dropout",)),
 ]  # fmt: skip

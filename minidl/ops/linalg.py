@@ -1,0 +1,268 @@
+"""Linear algebra: Cholesky factors, solutions of linear systems, determinants, eigenvalues.
+
+Matrices are the last two axes; the axes before them are a batch. Source of the gradients: Giles,
+"Collected matrix derivative results for forward and reverse mode algorithmic differentiation",
+2008; Murray, "Differentiation of the Cholesky decomposition", arXiv:1602.07527.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minidl.autograd.op import Array, op
+from minidl.errors import ArgumentError, DTypeError, ShapeError
+from minidl.ops.arrange import diag_embed, tril, triu
+from minidl.ops.creation import eye
+from minidl.ops.matmul import matmul
+from minidl.ops.method import check_tensor, method
+from minidl.ops.transcendental import log
+from minidl.ops.views import diagonal, transpose, unsqueeze
+from minidl.tensor import Tensor
+
+__all__ = [
+    "cholesky",
+    "cholesky_inverse",
+    "cholesky_solve",
+    "det",
+    "inverse",
+    "logdet",
+    "slogdet",
+]
+
+
+def _turned(x: Tensor) -> Tensor:
+    return transpose(x, -1, -2)
+
+
+def _square(x: Array) -> None:
+    if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
+        raise ShapeError("needs square matrices in the last two axes")
+    if x.dtype.kind != "f":
+        raise DTypeError("matrices must be floating point")
+
+
+def _found(rule: str, function: Callable[..., Any], *args: Any) -> Any:
+    """`function(*args)`, where a matrix without a result is refused by `rule`."""
+    try:
+        return function(*args)
+    except np.linalg.LinAlgError:
+        raise ArgumentError(rule) from None
+
+
+# ---------------------------------------------------------------- triangular factors
+
+
+@op
+def _cholesky(k: Any, input: Array) -> Any:
+    _square(input)
+    return _found("the matrix is not positive definite", k.cholesky, input)
+
+
+@_cholesky.gradient
+def _(g: Tensor, out: Tensor) -> Any:
+    inner = tril(matmul(_turned(out), g))
+    inner = inner - diag_embed(diagonal(inner, 0, -2, -1)) * 0.5
+    half = _substituted(_turned(out), inner + _turned(inner), True)  # L^-T (P + P^T) L^-1 / 2
+    return _turned(_substituted(_turned(out), _turned(half), True)) * 0.5
+
+
+@method("cholesky")
+def cholesky(input: Tensor, upper: bool = False) -> Tensor:
+    """Lower triangular L with L L^T = input (..., n, n); its transpose if `upper`.
+
+    Only one triangle of `input` is read: the lower one, or the upper one if `upper`. Raises
+    ArgumentError for a matrix that is not positive definite.
+    """
+    check_tensor("cholesky", "input", input)
+    return _turned(_cholesky(_turned(input))) if upper and input.ndim > 1 else _cholesky(input)
+
+
+@op(promote="match")
+def _substituted(k: Any, input: Array, other: Array, upper: bool) -> Any:
+    _square(input)
+    if other.ndim < 2 or input.shape[-1] != other.shape[-2]:
+        raise ShapeError("the right side needs as many rows as the matrix")
+    return k.solve_triangular(input, other, upper)
+
+
+@_substituted.gradient
+def _(g: Tensor, input: Tensor, out: Tensor, upper: bool, needs: Any) -> Any:
+    right = _substituted(_turned(input), g, not upper)
+    if not needs[0]:
+        return None, right
+    left = -matmul(right, _turned(out))
+    return triu(left) if upper else tril(left), right
+
+
+def solve_triangular(
+    input: Tensor, B: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False
+) -> Tensor:
+    """X with `input` X = B, or X `input` = B if not `left`; `input` (..., n, n) is triangular.
+
+    The other triangle is not read, nor is the diagonal if `unitriangular` (it is 1 then). A 0 on
+    the diagonal gives infinities and NaN. Batches broadcast.
+    """
+    check_tensor("solve_triangular", "input", input)
+    check_tensor("solve_triangular", "B", B)
+    if unitriangular:
+        one = eye(input.shape[-1], dtype=input.dtype)
+        input = (triu(input, 1) if upper else tril(input, -1)) + one
+    if left:
+        return _substituted(input, B, upper)
+    return _turned(_substituted(_turned(input), _turned(B), not upper))
+
+
+@method("cholesky_solve")
+def cholesky_solve(input: Tensor, input2: Tensor, upper: bool = False) -> Tensor:
+    """X with A X = input (..., n, k), where `input2` (..., n, n) is A's Cholesky factor."""
+    check_tensor("cholesky_solve", "input2", input2)
+    lower = _turned(input2) if upper else input2
+    return _substituted(_turned(lower), _substituted(lower, input, False), True)
+
+
+@method("cholesky_inverse")
+def cholesky_inverse(input: Tensor, upper: bool = False) -> Tensor:
+    """The inverse of the matrices whose Cholesky factors are `input` (..., n, n)."""
+    check_tensor("cholesky_inverse", "input", input)
+    return cholesky_solve(eye(input.shape[-1], dtype=input.dtype), input, upper)
+
+
+# ---------------------------------------------------------------- linear systems
+
+
+@op(promote="match")
+def _solve(k: Any, input: Array, other: Array) -> Any:
+    _square(input)
+    if other.ndim < 2 or input.shape[-1] != other.shape[-2]:
+        raise ShapeError("the right side needs as many rows as the matrix")
+    return _found("the matrix is singular", k.solve, input, other)
+
+
+@_solve.gradient
+def _(g: Tensor, input: Tensor, out: Tensor, needs: Any) -> Any:
+    right = _solve(_turned(input), g)
+    return -matmul(right, _turned(out)) if needs[0] else None, right
+
+
+def solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
+    """X with A X = B, or X A = B if not `left`. A (..., n, n), B (..., n, k) or vectors (..., n).
+
+    B is a batch of vectors if it has one axis, or the shape of A without its last axis; batches
+    of matrices broadcast. Raises ArgumentError for a singular matrix.
+    """
+    check_tensor("solve", "A", A)
+    check_tensor("solve", "B", B)
+    vectors = B.ndim == 1 or (B.ndim == A.ndim - 1 and B.shape == A.shape[:-1])
+    if not left:
+        A, B = _turned(A), B if vectors else _turned(B)
+    if vectors:
+        return _solve(A, unsqueeze(B, -1)).squeeze(-1)
+    return _solve(A, B) if left else _turned(_solve(A, B))
+
+
+@op
+def _inverse(k: Any, input: Array) -> Any:
+    _square(input)
+    return _found("the matrix is singular", k.inv, input)
+
+
+@_inverse.gradient
+def _(g: Tensor, out: Tensor) -> Any:
+    turned = _turned(out)
+    return -matmul(matmul(turned, g), turned)
+
+
+@method("inverse")
+def inverse(input: Tensor) -> Tensor:
+    """The inverse of the matrices `input` (..., n, n); ArgumentError for a singular one."""
+    return _inverse(input)
+
+
+def inv(A: Tensor) -> Tensor:
+    """The inverse of the matrices A (..., n, n); ArgumentError for a singular one."""
+    return _inverse(A)
+
+
+# ---------------------------------------------------------------- determinants
+
+
+@op(outputs=("sign", "logabsdet"))
+def _slogdet(k: Any, input: Array) -> Any:
+    _square(input)
+    return k.slogdet(input)
+
+
+@_slogdet.gradient
+def _(g: Any, input: Tensor) -> Any:
+    return _turned(_inverse(input)) * unsqueeze(unsqueeze(g[1], -1), -1)
+
+
+@method("slogdet")
+def slogdet(input: Tensor) -> tuple[Tensor, Tensor]:
+    """Sign and logarithm of the absolute value of the determinants of `input` (..., n, n).
+
+    A singular matrix gives 0 and -inf, and no gradient (ArgumentError).
+    """
+    return _slogdet(input)
+
+
+@op
+def _det(k: Any, input: Array) -> Any:
+    _square(input)
+    sign, log = k.slogdet(input)
+    return k.mul(sign, k.exp(log))
+
+
+@_det.gradient
+def _(g: Tensor, input: Tensor, out: Tensor) -> Any:
+    return _turned(_inverse(input)) * unsqueeze(unsqueeze(g * out, -1), -1)
+
+
+@method("det")
+def det(input: Tensor) -> Tensor:
+    """The determinants of `input` (..., n, n); those of singular ones have no gradient."""
+    return _det(input)
+
+
+@method("logdet")
+def logdet(input: Tensor) -> Tensor:
+    """The logarithms of the determinants of `input` (..., n, n); NaN for negative ones."""
+    sign, value = slogdet(input)
+    return value + log(sign.detach())
+
+
+# ---------------------------------------------------------------- eigenvalues
+
+
+@op(outputs=("eigenvalues", "eigenvectors"))
+def _eigh(k: Any, input: Array, upper: bool) -> Any:
+    _square(input)
+    return _found("the eigenvalues did not converge", k.eigh, input, upper)
+
+
+@_eigh.gradient
+def _(g: Any, eigenvalues: Tensor, eigenvectors: Tensor) -> Any:
+    turned = _turned(eigenvectors)
+    own = eye(eigenvalues.shape[-1], dtype=eigenvalues.dtype)
+    gaps = unsqueeze(eigenvalues, -2) - unsqueeze(eigenvalues, -1)
+    inner = matmul(turned, g[1]) * (1 - own) / (gaps + own)
+    inner = inner + diag_embed(g[0])
+    return matmul(matmul(eigenvectors, inner), turned)
+
+
+def eigh(A: Tensor, UPLO: str = "L") -> tuple[Tensor, Tensor]:
+    """Eigenvalues (..., n), ascending, and eigenvectors (..., n, n) in columns, of symmetric A.
+
+    UPLO: the triangle that is read. A gradient through eigenvectors needs distinct eigenvalues.
+    """
+    if UPLO not in ("L", "U"):
+        raise ArgumentError("UPLO must be 'L' or 'U'", operator="eigh", got=repr(UPLO))
+    return _eigh(A, UPLO == "U")
+
+
+def eigvalsh(A: Tensor, UPLO: str = "L") -> Tensor:
+    """The eigenvalues (..., n) of symmetric matrices, ascending."""
+    return eigh(A, UPLO)[0]
