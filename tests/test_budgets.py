@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "minidl"
 CORE = ("tensor.py", "tensor", "autograd", "dtypes.py", "errors.py", "backends/table.py")
 # Beside the core, for those who need them: a reader of the engine can leave them out.
-EDGES = ("interchange.py", "printing.py", "function.py", "anomaly.py")
+EDGES = ("interchange.py", "printing.py", "function.py", "anomaly.py", "autograd/hooks.py")
 # The design set 1,500 for all of it, from a probe without edges, versions, promotion, checks or
 # in-place history. With them the core is about 1,850 lines and DLPack, repr, Function and anomaly
 # detection 460 more; the limits keep both from growing.

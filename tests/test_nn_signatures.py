@@ -15,6 +15,7 @@ PAIRS = {
     "autograd": (autograd, torch.autograd),
     "nn": (nn, torch.nn),
     "functional": (nn.functional, torch.nn.functional),
+    "modules": (nn.modules.module, torch.nn.modules.module),
     "init": (nn.init, torch.nn.init),
     "utils": (nn.utils, torch.nn.utils),
     "optim": (optim, torch.optim),
@@ -31,7 +32,6 @@ LEFT_OUT = {
     "autograd.set_detect_anomaly.__init__": {"check_nan"},
     "data.random_split": {"generator"},  # an object, where ours is None: the global one in both
     "functional.dropout": {"generator"},  # the other way round: ours alone, at the end
-    "nn.Module.__init__": {"args", "kwargs"},
     "nn.Module.state_dict": {"args"},
     "nn.Sigmoid.__init__": {"args", "kwargs"},
     "nn.Tanh.__init__": {"args", "kwargs"},
@@ -63,6 +63,12 @@ def arguments(function: Callable[..., Any], skip: set[str]) -> list[tuple[str, s
     ]
 
 
+def methods(kind: type) -> list[str]:
+    """The names that a class defines; those of Module are spread over its bases."""
+    bases = kind.__mro__[:-1] if kind is nn.Module else [kind]
+    return list(dict.fromkeys(name for base in bases for name in vars(base)))
+
+
 def pairs() -> Iterator[tuple[str, Any, Any]]:
     """Every public function, constructor and method that both sides define."""
     for place, (ours, theirs) in PAIRS.items():
@@ -75,7 +81,7 @@ def pairs() -> Iterator[tuple[str, Any, Any]]:
             if not inspect.isclass(mine):
                 yield f"{place}.{name}", mine, other
                 continue
-            for method in vars(mine):
+            for method in methods(mine):
                 if hasattr(other, method) and (method == "__init__" or method[0] != "_"):
                     yield f"{place}.{name}.{method}", getattr(mine, method), getattr(other, method)
 

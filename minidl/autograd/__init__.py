@@ -1,8 +1,9 @@
 """Reverse-mode differentiation: recording (`op`), the backward pass (`engine`), modes."""
 
 from minidl.autograd.anomaly import detect_anomaly, set_detect_anomaly
-from minidl.autograd.engine import RemovableHandle, backward, grad
+from minidl.autograd.engine import backward, grad
 from minidl.autograd.function import Function, once_differentiable
+from minidl.autograd.hooks import RemovableHandle
 from minidl.autograd.modes import (
     enable_grad,
     inference_mode,

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from minidl.autograd.anomaly import check_gradients, detects_anomaly
-from minidl.autograd.node import Node, Retain, constant, edge_of, hooks_of, rebuilt, retained
+from minidl.autograd.node import Accumulated, Node, Retain, constant, edge_of, rebuilt
 from minidl.autograd.op import register_gradients
 from minidl.backends import local
-from minidl.dtypes import FLOAT
 from minidl.errors import DTypeError, GradientError, ShapeError
 from minidl.tensor import Tensor
 
@@ -245,16 +243,20 @@ def _capture_node(node: Node, g: Any, captured: dict[Any, Any]) -> None:
 
 def _finish_leaf(leaf: Tensor, g: Tensor, stream: _Pass, captured: dict | None) -> None:
     own = leaf in stream.owned
-    if leaf.hooks:
-        g, own = _apply_hooks(leaf.hooks.values(), g, "a leaf"), False  # a hook may have kept it
+    if leaf.hooks and (hooks := _before_leaf(leaf)):
+        g, own = _apply_hooks(hooks, g, "a leaf"), False  # a hook may have kept it
     if captured is not None:
         if leaf in captured:
             captured[leaf] = g
     elif leaf.tracked:  # it may have been switched off since
-        _accumulate(leaf, g, stream.create_graph, own)
+        accumulate(leaf, g, stream.create_graph, own)
 
 
-def _accumulate(x: Tensor, g: Tensor, create_graph: bool, own: bool = False) -> None:
+def _before_leaf(leaf: Tensor) -> list[Any]:
+    return [hook for hook in leaf.hooks.values() if type(hook) is not Accumulated]
+
+
+def accumulate(x: Tensor, g: Tensor, create_graph: bool, own: bool = False) -> None:
     """Add `g` to `x.grad`; `own` says that nobody else holds the buffer of `g`."""
     if x._grad is not None:
         if create_graph:
@@ -265,6 +267,9 @@ def _accumulate(x: Tensor, g: Tensor, create_graph: bool, own: bool = False) -> 
         x._grad = g
     else:
         x._grad = rebuilt(np.array(g.array, order="C"), edge_of(g))
+    for hook in list(x.hooks.values()) if x.hooks else ():
+        if type(hook) is Accumulated:
+            hook.run(x)
 
 
 def _roots(tensors: Any, grad_tensors: Any, function: str) -> list[tuple[Any, Tensor]]:
@@ -338,7 +343,7 @@ def backward(
     found = _captured(roots, wanted, retain_graph, create_graph, "backward")
     for x, g in zip(wanted, found, strict=True):
         if g is not None:
-            _accumulate(x, g, create_graph)
+            accumulate(x, g, create_graph)
 
 
 def _captured(
@@ -412,51 +417,4 @@ def _backward_method(
     backward(self, gradient, retain_graph, create_graph, inputs)
 
 
-class RemovableHandle:
-    """Takes a hook away again: `handle.remove()`, or leave its `with` block."""
-
-    _ids = itertools.count()
-
-    def __init__(self, hooks: dict[int, Callable]) -> None:
-        self.id = next(self._ids)
-        self._hooks = hooks
-
-    def remove(self) -> None:
-        """Take the hook away; once is enough, twice does no harm."""
-        self._hooks.pop(self.id, None)
-
-    def __enter__(self) -> RemovableHandle:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.remove()
-
-
-def _register_hook(self: Tensor, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
-    """Call `hook(gradient)` in each backward pass; a returned tensor replaces the gradient."""
-    if not self.requires_grad:
-        raise GradientError("a hook needs a tensor that requires gradients")
-    if self.dtype.kind != FLOAT:
-        raise DTypeError("a hook needs a floating point tensor", got=repr(self.dtype))
-    if self.node is None:
-        if self.hooks is None:
-            self.hooks = {}
-        hooks = self.hooks
-    else:
-        hooks = hooks_of(self.node)
-    handle = RemovableHandle(hooks)
-    hooks[handle.id] = hook
-    return handle
-
-
-def _retain_grad(self: Tensor) -> None:
-    """Keep the gradient of this result in its `.grad`."""
-    if not self.requires_grad:
-        raise GradientError("needs a tensor that requires gradients", operator="retain_grad")
-    if self.node is not None and not retained(self):
-        _register_hook(self, Retain(self, _accumulate))
-
-
 Tensor.backward = _backward_method  # type: ignore[attr-defined]
-Tensor.register_hook = _register_hook  # type: ignore[attr-defined]
-Tensor.retain_grad = _retain_grad  # type: ignore[attr-defined]

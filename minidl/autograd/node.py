@@ -167,6 +167,13 @@ class Retain:
             self.accumulate(tensor, g, create_graph=True)
 
 
+class Accumulated:
+    """The hook of a leaf that runs after its gradient was added to `.grad`, not before."""
+
+    def __init__(self, run: Callable[[Tensor], None]) -> None:
+        self.run = run
+
+
 def retained(x: Tensor) -> dict[int, Any]:
     """Those hooks of the node of `x` that belong to the tensor itself (`retain_grad`)."""
     node, i = x.node if type(x.node) is tuple else (x.node, 0)

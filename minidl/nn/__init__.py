@@ -1,6 +1,6 @@
 """Modules, layers and losses, under PyTorch's names."""
 
-from minidl.nn import functional, init, utils
+from minidl.nn import functional, init, modules, utils
 from minidl.nn.activation import (
     CELU,
     ELU,
@@ -96,5 +96,6 @@ __all__ = [
     "TransformerEncoderLayer",
     "functional",
     "init",
+    "modules",
     "utils",
 ]

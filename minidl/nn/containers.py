@@ -151,6 +151,10 @@ class ModuleList(_Numbered):
         if modules is not None:
             self.extend(modules)
 
+    def insert(self, index: int, module: Module) -> None:
+        """Put a module before position `index`; the later ones are renumbered."""
+        super().insert(index, module)
+
     def __add__(self, other: Iterable[Module]) -> ModuleList:
         return ModuleList([*self, *other])
 

@@ -1,13 +1,14 @@
-"""Hooks of a module, and the calls around a forward pass that has any."""
+"""Hooks: of one module and of all, and the calls around a forward pass that has any."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minidl.autograd import Function, RemovableHandle
-from minidl.errors import ArgumentError, DTypeError
+from minidl.errors import ArgumentError, DTypeError, UnsupportedError
 from minidl.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -34,6 +35,22 @@ class HookTable(dict[int, Any]):
         return HookTable(self)
 
 
+class GlobalTable(HookTable):
+    """Hooks of all modules; while there are any, no module is called without looking for them."""
+
+    def add(self, hook: Any, prepend: bool = False) -> RemovableHandle:
+        """Append `hook`, and from now on call every module with hooks."""
+        Hooked._hooks = GLOBAL
+        return super().add(hook, prepend)
+
+    def pop(self, *args: Any) -> Any:
+        """Remove a hook; with the last one, modules without hooks are called as before."""
+        hook = super().pop(*args)
+        if not any(GLOBAL.calls()):
+            Hooked._hooks = None
+        return hook
+
+
 @dataclass
 class ModuleHooks:
     """Every hook of one module; a module without hooks has no such object and pays nothing."""
@@ -47,35 +64,171 @@ class ModuleHooks:
     load_pre: HookTable = field(default_factory=HookTable)
     load_post: HookTable = field(default_factory=HookTable)
 
+    def calls(self) -> tuple[HookTable, HookTable, HookTable, HookTable]:
+        """The tables that a call of the module looks into."""
+        return self.forward_pre, self.forward, self.backward_pre, self.backward
 
-def call_with_hooks(
-    module: Module, hooks: ModuleHooks, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    """Run `module.forward` between its hooks; what a hook returns, if not None, is used instead."""
-    for hook, with_kwargs in list(hooks.forward_pre.values()):
-        if with_kwargs:
-            changed = hook(module, args, kwargs)
-            if changed is not None:
-                if not (isinstance(changed, tuple) and len(changed) == 2):
-                    raise ArgumentError(
-                        "a hook with kwargs must return None or (args, kwargs)",
-                        operator="forward_pre_hook",
-                        got=type(changed).__name__,
-                    )
-                args, kwargs = changed
+    def with_global(self, table: str) -> list[Any]:
+        """The hooks of all modules, then those of this one."""
+        return [*getattr(GLOBAL, table).values(), *getattr(self, table).values()]
+
+
+GLOBAL = ModuleHooks(GlobalTable(), GlobalTable(), GlobalTable(), GlobalTable())
+# hooks that see (and may replace) what any module registers
+REGISTERED = {kind: HookTable() for kind in ("parameter", "buffer", "module")}
+NONE = ModuleHooks()
+
+
+class ForwardHook(NamedTuple):
+    """A hook around `forward` and how it is called; `always` also where forward fails."""
+
+    run: Callable[..., Any]
+    with_kwargs: bool = False
+    always: bool = False
+
+    def after(self, module: Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
+        """Hand the hook an output and return what is used from here on."""
+        if self.with_kwargs:
+            changed = self.run(module, args, kwargs, output)
         else:
-            changed = hook(module, args)
-            if changed is not None:
-                args = changed if isinstance(changed, tuple) else (changed,)
-    watch = _BackwardWatch(module, hooks) if hooks.backward or hooks.backward_pre else None
-    if watch is not None:
-        args = watch.inputs(args)
-    output = module.forward(*args, **kwargs)
-    for hook, with_kwargs in list(hooks.forward.values()):
-        changed = hook(module, args, kwargs, output) if with_kwargs else hook(module, args, output)
+            changed = self.run(module, args, output)
+        return output if changed is None else changed
+
+
+class Hooked:
+    """What registers hooks: the base of every module."""
+
+    # The module's own, once it has any; until then the class's, which hooks of all modules set.
+    _hooks: ModuleHooks | None = None
+
+    def _hook_tables(self) -> ModuleHooks:
+        return self.__dict__.setdefault("_hooks", ModuleHooks())
+
+    def register_forward_pre_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> RemovableHandle:
+        """Call `hook(module, args[, kwargs])` before forward; its result replaces the arguments."""
+        return self._hook_tables().forward_pre.add(ForwardHook(hook, with_kwargs), prepend)
+
+    def register_forward_hook(
+        self,
+        hook: Callable[..., Any],
+        *,
+        prepend: bool = False,
+        with_kwargs: bool = False,
+        always_call: bool = False,
+    ) -> RemovableHandle:
+        """Call `hook(module, args[, kwargs], output)` after forward; a result is used instead.
+
+        With `always_call` it is called, too, where forward or another hook raises: with the
+        output that there is by then, or None; what it raises itself becomes a warning there.
+        """
+        return self._hook_tables().forward.add(ForwardHook(hook, with_kwargs, always_call), prepend)
+
+    def register_full_backward_pre_hook(
+        self, hook: Callable[..., Any], prepend: bool = False
+    ) -> RemovableHandle:
+        """Call `hook(module, grad_output)` when the gradients of the outputs are there."""
+        return self._hook_tables().backward_pre.add(hook, prepend)
+
+    def register_full_backward_hook(
+        self, hook: Callable[..., Any], prepend: bool = False
+    ) -> RemovableHandle:
+        """Call `hook(module, grad_input, grad_output)` when the gradients of the inputs are there.
+
+        A result that is not None replaces grad_input. Only positional tensor arguments are seen.
+        """
+        return self._hook_tables().backward.add(hook, prepend)
+
+    def register_backward_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Refused: its gradients were those of the last operator, not of the module."""
+        raise UnsupportedError(
+            "deprecated by PyTorch and not supported; use register_full_backward_hook instead",
+            operator="register_backward_hook",
+        )
+
+    def register_state_dict_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call `hook(module, prefix, keep_vars)` before this module's state is collected."""
+        return self._hook_tables().state_pre.add(hook)
+
+    def register_state_dict_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call `hook(module, state_dict, prefix, local_metadata)` once the state is collected.
+
+        The hook changes state_dict in place and returns None.
+        """
+        return self._hook_tables().state_post.add((hook, True))
+
+    def _register_state_dict_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """As register_state_dict_post_hook, of old: what the hook returns replaces state_dict."""
+        return self._hook_tables().state_post.add((hook, False))
+
+    def register_load_state_dict_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call `hook` before this module reads its state.
+
+        Arguments: module, state_dict, prefix, local_metadata, strict, missing_keys,
+        unexpected_keys, error_msgs; the hook may rename entries of state_dict in place.
+        """
+        return self._hook_tables().load_pre.add((hook, True))
+
+    def _register_load_state_dict_pre_hook(
+        self, hook: Callable[..., Any], with_module: bool = False
+    ) -> RemovableHandle:
+        """As register_load_state_dict_pre_hook, of old: the hook does without the module."""
+        return self._hook_tables().load_pre.add((hook, with_module))
+
+    def register_load_state_dict_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call `hook(module, incompatible_keys)` after loading; it may edit the two lists."""
+        return self._hook_tables().load_post.add(hook)
+
+
+def call_with_hooks(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run `module.forward` between its hooks; what a hook returns, if not None, is used instead."""
+    own = module.__dict__.get("_hooks", NONE)
+    output = None
+    called: list[ForwardHook] = []
+    try:
+        for hook in own.with_global("forward_pre"):
+            args, kwargs = _before(hook, module, args, kwargs)
+        watch = _BackwardWatch.over(module, own)
+        if watch is not None:
+            args = watch.inputs(args)
+        output = module.forward(*args, **kwargs)
+        for hook in own.with_global("forward"):
+            called.append(hook)
+            output = hook.after(module, args, kwargs, output)
+        return output if watch is None else watch.outputs(output)
+    except Exception:
+        for hook in own.with_global("forward"):
+            if hook.always and not any(hook is other for other in called):
+                try:
+                    output = hook.after(module, args, kwargs, output)
+                except Exception as error:
+                    warnings.warn(
+                        "[forward_hook] a hook with always_call=True raised while another error "
+                        f"was on its way: {error}",
+                        stacklevel=2,
+                    )
+        raise
+
+
+def _before(
+    hook: ForwardHook, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if not hook.with_kwargs:
+        changed = hook.run(module, args)
         if changed is not None:
-            output = changed
-    return output if watch is None else watch.outputs(output)
+            args = changed if isinstance(changed, tuple) else (changed,)
+        return args, kwargs
+    changed = hook.run(module, args, kwargs)
+    if changed is None:
+        return args, kwargs
+    if not (isinstance(changed, tuple) and len(changed) == 2):
+        raise ArgumentError(
+            "a hook with kwargs must return None or (args, kwargs)",
+            operator="forward_pre_hook",
+            got=type(changed).__name__,
+        )
+    return changed
 
 
 class _BackwardWatch:
@@ -86,6 +239,12 @@ class _BackwardWatch:
         self.grad_output: tuple[Tensor | None, ...] | None = None
         self.places: list[int] = []
         self.input_count = 0
+
+    @classmethod
+    def over(cls, module: Module, own: ModuleHooks) -> _BackwardWatch | None:
+        """A watch over this call, if there is a hook that wants its gradients."""
+        wanted = own.with_global("backward_pre") or own.with_global("backward")
+        return cls(module, own) if wanted else None
 
     def inputs(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Pass the tensors among `args` through a node that sees the gradients of the inputs."""
@@ -122,7 +281,7 @@ class _BackwardWatch:
         for place, grad in zip(places, grads, strict=True):
             spread[place] = grad
         grad_output = tuple(spread)
-        for hook in list(self.hooks.backward_pre.values()):
+        for hook in self.hooks.with_global("backward_pre"):
             changed = hook(self.module, grad_output)
             if changed is not None:
                 grad_output = _replaced(changed, count, "full_backward_pre_hook")
@@ -141,7 +300,7 @@ class _BackwardWatch:
         return tuple(changed[i] for i in self.places)
 
     def run_backward(self, grad_input: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-        for hook in list(self.hooks.backward.values()):
+        for hook in self.hooks.with_global("backward"):
             changed = hook(self.module, grad_input, self.grad_output)
             if changed is not None:
                 grad_input = _replaced(changed, len(grad_input), "full_backward_hook")

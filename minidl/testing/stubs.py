@@ -86,7 +86,8 @@ def stub() -> str:
         if name in own or name in ("__slots__", "__doc__", "__module__", "__hash__"):
             continue
         if isinstance(value, property):
-            lines += ["@property", f"def {name}(self) -> Tensor: ..."]
+            result = getattr(value.fget, "__annotations__", {}).get("return", "Tensor")
+            lines += ["@property", f"def {name}(self) -> {result}: ..."]
         elif inspect.isfunction(value):
             lines.append(_method(name, value))
     body: list[ast.stmt] = []
