@@ -95,6 +95,15 @@ class ForwardHook(NamedTuple):
         return output if changed is None else changed
 
 
+def pre_hook_of(module: Any, kind: type, name: str) -> tuple[int, Any] | None:
+    """The module's hook of this class (or a subclass) for the tensor `name`, with its id."""
+    own = module.__dict__.get("_hooks", NONE)
+    for key, hook in own.forward_pre.items():
+        if isinstance(hook.run, kind) and getattr(hook.run, "name", None) == name:
+            return key, hook.run
+    return None
+
+
 class Hooked:
     """What registers hooks: the base of every module."""
 
