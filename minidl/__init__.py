@@ -1,5 +1,6 @@
 """minidl: an eager deep-learning engine with PyTorch's names, small enough to read."""
 
+from importlib import import_module as _import_module
 from math import e as e, inf as inf, nan as nan, pi as pi
 
 from minidl import (
@@ -100,3 +101,10 @@ device, dtype = _Device, _DType
 bool = bool_  # noqa: A001 - PyTorch's names of the dtypes
 float = float32  # noqa: A001
 int = int32  # noqa: A001
+
+
+def __getattr__(name: str) -> object:
+    """Packages that are imported at first use: distributions would take a tenth of the import."""
+    if name == "distributions":
+        return _import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,97 @@
+"""Probability distributions under PyTorch's names: draws with gradients, densities, divergences."""
+
+from minidl.distributions import (
+    constraints as constraints,
+    transforms as transforms,
+    utils as utils,
+)
+from minidl.distributions.bernoulli import Bernoulli
+from minidl.distributions.beta import Beta
+from minidl.distributions.binomial import Binomial
+from minidl.distributions.categorical import Categorical
+from minidl.distributions.cauchy import Cauchy
+from minidl.distributions.chi2 import Chi2
+from minidl.distributions.dirichlet import Dirichlet
+from minidl.distributions.distribution import Distribution
+from minidl.distributions.exponential import Exponential
+from minidl.distributions.gamma import Gamma
+from minidl.distributions.geometric import Geometric
+from minidl.distributions.gumbel import Gumbel
+from minidl.distributions.half_normal import HalfNormal
+from minidl.distributions.independent import Independent
+from minidl.distributions.kl import kl_divergence, register_kl
+from minidl.distributions.laplace import Laplace
+from minidl.distributions.log_normal import LogNormal
+from minidl.distributions.multinomial import Multinomial
+from minidl.distributions.multivariate_normal import MultivariateNormal
+from minidl.distributions.normal import Normal
+from minidl.distributions.one_hot_categorical import (
+    OneHotCategorical,
+    OneHotCategoricalStraightThrough,
+)
+from minidl.distributions.poisson import Poisson
+from minidl.distributions.studentT import StudentT
+from minidl.distributions.transformed_distribution import TransformedDistribution
+from minidl.distributions.transforms import (
+    AbsTransform,
+    AffineTransform,
+    ComposeTransform,
+    ExpTransform,
+    IndependentTransform,
+    LowerCholeskyTransform,
+    PowerTransform,
+    ReshapeTransform,
+    SigmoidTransform,
+    SoftmaxTransform,
+    SoftplusTransform,
+    StickBreakingTransform,
+    TanhTransform,
+    Transform,
+    identity_transform,
+)
+from minidl.distributions.uniform import Uniform
+
+__all__ = [
+    "AbsTransform",
+    "AffineTransform",
+    "Bernoulli",
+    "Beta",
+    "Binomial",
+    "Categorical",
+    "Cauchy",
+    "Chi2",
+    "ComposeTransform",
+    "Dirichlet",
+    "Distribution",
+    "ExpTransform",
+    "Exponential",
+    "Gamma",
+    "Geometric",
+    "Gumbel",
+    "HalfNormal",
+    "Independent",
+    "IndependentTransform",
+    "Laplace",
+    "LogNormal",
+    "LowerCholeskyTransform",
+    "Multinomial",
+    "MultivariateNormal",
+    "Normal",
+    "OneHotCategorical",
+    "OneHotCategoricalStraightThrough",
+    "Poisson",
+    "PowerTransform",
+    "ReshapeTransform",
+    "SigmoidTransform",
+    "SoftmaxTransform",
+    "SoftplusTransform",
+    "StickBreakingTransform",
+    "StudentT",
+    "TanhTransform",
+    "Transform",
+    "TransformedDistribution",
+    "Uniform",
+    "identity_transform",
+    "kl_divergence",
+    "register_kl",
+]
