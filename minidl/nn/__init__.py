@@ -1,6 +1,6 @@
 """Modules, layers and losses, under PyTorch's names."""
 
-from minidl.nn import functional, init, modules, utils
+from minidl.nn import functional, init, modules, parameter, utils
 from minidl.nn.activation import (
     CELU,
     ELU,
@@ -42,7 +42,9 @@ from minidl.nn.loss import (
     SmoothL1Loss,
 )
 from minidl.nn.module import Module
+from minidl.nn.modules.lazy import LazyLinear
 from minidl.nn.normalization import LayerNorm, RMSNorm
+from minidl.nn.parameter import UninitializedBuffer, UninitializedParameter
 from minidl.nn.transformer import Transformer, TransformerEncoder, TransformerEncoderLayer
 from minidl.tensor import Parameter
 
@@ -72,6 +74,7 @@ __all__ = [
     "KLDivLoss",
     "L1Loss",
     "LayerNorm",
+    "LazyLinear",
     "LeakyReLU",
     "Linear",
     "LogSoftmax",
@@ -94,8 +97,11 @@ __all__ = [
     "Transformer",
     "TransformerEncoder",
     "TransformerEncoderLayer",
+    "UninitializedBuffer",
+    "UninitializedParameter",
     "functional",
     "init",
     "modules",
+    "parameter",
     "utils",
 ]

@@ -14,6 +14,7 @@ import minidl.ops as ops
 from minidl.autograd import no_grad
 from minidl.errors import ArgumentError, DTypeError, MinidlError
 from minidl.nn.hooks import NONE
+from minidl.nn.parameter import is_lazy
 from minidl.nn.tree import Tree
 from minidl.tensor import Parameter, Tensor
 
@@ -44,6 +45,9 @@ def fitted(value: Any, tensor: Tensor, assign: bool) -> Tensor | str:
             value = ops.from_numpy(np.array(value) if assign else value)
         if not isinstance(value, Tensor):
             return f"value must be a Tensor or a NumPy array, got {type(value).__name__}"
+        if is_lazy(tensor) or is_lazy(value):
+            known = is_lazy(value) and not is_lazy(tensor)
+            return "the saved value is not initialised, the model's is" if known else value
         if value.shape != tensor.shape:
             return (
                 f"size mismatch, the saved shape is {tuple(value.shape)}, "
@@ -58,9 +62,10 @@ def fitted(value: Any, tensor: Tensor, assign: bool) -> Tensor | str:
 
 def with_shapes(names: Iterable[str], state: Mapping[str, Any]) -> str:
     """List names, each with the shape of its value in `state` if it has one."""
+    values: list[Any] = [state.get(name) for name in names]
     return ", ".join(
-        f"{name} {tuple(state[name].shape)}" if hasattr(state.get(name), "shape") else name
-        for name in names
+        f"{name} {tuple(value.shape)}" if not is_lazy(value) and hasattr(value, "shape") else name
+        for name, value in zip(names, values, strict=True)
     )
 
 
@@ -241,6 +246,9 @@ class Stateful(Tree):
             if name in self._parameter_names:
                 value.requires_grad_(self.__dict__[name].requires_grad)
             self.__dict__[name] = value
-        else:
+        elif not is_lazy(value):
+            tensor = self.__dict__[name]
+            if is_lazy(tensor):
+                tensor.materialize(value.shape)
             with no_grad():
-                self.__dict__[name].copy_(value)
+                tensor.copy_(value)

@@ -80,11 +80,12 @@ class Tensor:
         self.is_parameter = False
         self._grad: Tensor | None = None
 
-    def __init_subclass__(cls) -> None:
-        raise TypeError(
-            f"{cls.__name__}: Tensor has no subclasses, since operators test `type(x) is Tensor`;"
-            " keep a tensor in an object of your own, or use minidl.nn.Parameter"
-        )
+    def __init_subclass__(cls, unset: bool = False) -> None:
+        if not unset:  # those of nn.parameter have no elements yet, and no operator takes them
+            raise TypeError(
+                f"{cls.__name__}: Tensor has no subclasses: operators test `type(x) is Tensor`;"
+                " keep a tensor in an object of your own, or use minidl.nn.Parameter"
+            )
 
     # what it is
 
@@ -356,7 +357,7 @@ def replay(root: Any, chain: tuple) -> Any:
 
 class _ParameterType(type):
     def __instancecheck__(cls, instance: Any) -> bool:
-        return type(instance) is Tensor and instance.is_parameter
+        return isinstance(instance, Tensor) and instance.is_parameter
 
 
 class Parameter(metaclass=_ParameterType):

@@ -471,7 +471,7 @@ class Tensor:
     def __init__(self, array: Any, storage: Storage | None=None) -> None:
         ...
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, unset: builtins.bool=False) -> None:
         ...
 
     @property
