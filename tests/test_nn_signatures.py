@@ -50,6 +50,8 @@ OTHERS = {
     "nn.Parameter.__init__",
     "nn.RMSNorm.forward",
     "nn.Transformer.__init__",
+    "nn.UninitializedBuffer.__init__",
+    "nn.UninitializedParameter.__init__",
 }
 
 
