@@ -40,6 +40,10 @@ CONTINUOUS = {
 BY_DENSITY = {
     "Beta": (d.Beta(t(2.0), t(3.5)), 0.0, 1.0),
     "StudentT": (d.StudentT(t(5.0), t(1.0), t(2.0)), -400.0, 400.0),
+    "Mixture": (
+        d.MixtureSameFamily(d.Categorical(t([0.3, 0.7])), d.Normal(t([-2.0, 1.0]), t(0.7))),
+        -9.0, 9.0),
+    "Relaxed Bernoulli": (d.RelaxedBernoulli(t(1.5), t(0.3)), 0.0, 1.0),
     "Tanh of normal": (
         d.TransformedDistribution(d.Normal(t(0.3), t(0.8)), d.TanhTransform()), -1.0, 1.0),
 }  # fmt: skip
@@ -119,6 +123,11 @@ MOMENTS = {
     "Multinomial": d.Multinomial(7, t([0.2, 0.3, 0.5])),
     "OneHotCategorical": d.OneHotCategorical(t([0.2, 0.3, 0.5])),
     "Multivariate": d.MultivariateNormal(t([1.0, -1.0]), t([[2.0, 0.6], [0.6, 1.0]])),
+    "Mixture": BY_DENSITY["Mixture"][0],
+    "Batch of mixtures": d.MixtureSameFamily(
+        d.Categorical(t([0.2, 0.8])),
+        d.Independent(d.Normal(t([[[0.0, 1.0], [2.0, 3.0]]]), t(1.0)), 1),
+    ),
     "Independent": d.Independent(d.Gamma(t([1.0, 2.0]), t([1.0, 0.5])), 1),
 }
 
@@ -257,6 +266,16 @@ def test_second_derivatives_of_log_prob(make):
     gradgradcheck(log_prob, [a, b])
 
 
+def test_relaxed_categories_have_the_probabilities_of_their_largest_element():
+    probs = t([0.2, 0.5, 0.3], requires_grad=True)
+    relaxed = d.RelaxedOneHotCategorical(t(0.4), probs)
+    largest = drawn(relaxed).argmax(-1)
+    counts = np.bincount(largest, minlength=3) / COUNT
+    np.testing.assert_allclose(counts, [0.2, 0.5, 0.3], atol=0.015)
+    relaxed.rsample((10,))[:, 0].sum().backward()
+    assert probs.grad is not None and probs.grad.abs().min().item() > 0
+
+
 # ---------------------------------------------------------------- what is refused
 
 
@@ -288,6 +307,8 @@ def test_second_derivatives_of_log_prob(make):
         (lambda: d.Normal(t([0.0, 1.0]), 1.0).log_prob(t([1.0, 2.0, 3.0])),
          r"broadcast with the batch \(2,\)"),
         (lambda: d.Dirichlet(t([1.0, 1.0])).log_prob(t([0.2, 0.3, 0.5])), r"event's axes \(2,\)"),
+        (lambda: d.MixtureSameFamily(d.Categorical(t([0.5, 0.5])), d.Normal(t([0.0]), t(1.0))),
+         "last batch axis of the components must have size 2"),
         (lambda: d.PowerTransform(2.0, cache_size=3), "cache_size must be 0 or 1"),
         (lambda: d.ReshapeTransform((2,), (3,)), "same number of elements"),
         (lambda: d.Distribution.set_default_validate_args("no"), "must be a bool"),

@@ -290,6 +290,14 @@ TRANSFORMED = {
         d.Laplace(t([[0.0, 1.0, 2.0]]), t([[1.0], [2.0]])), 2),
     "transformed independent": lambda d, t: d.TransformedDistribution(
         d.Independent(d.Normal(t([0.0, 1.0, 2.0]), t(1.0)), 1), [d.TanhTransform()]),
+    "mixture": lambda d, t: d.MixtureSameFamily(
+        d.Categorical(t([0.2, 0.3, 0.5])), d.Normal(t([0.0, 1.0, -2.0]), t(1.0))),
+    "batch of mixtures": lambda d, t: d.MixtureSameFamily(
+        d.Categorical(logits=t([[0.2, 0.5], [1.0, 0.0]])),
+        d.Independent(d.Normal(t([[[0.0, 1.0]], [[1.0, 2.0]]]).expand(2, 2, 2), t(1.0)), 1)),
+    "relaxed bernoulli": lambda d, t: d.RelaxedBernoulli(t(0.7), t([0.2, 0.8])),
+    "relaxed categories": lambda d, t: d.RelaxedOneHotCategorical(
+        t(0.7), logits=t([[0.2, 0.8, 0.1], [1.0, 0.0, 0.5]])),
     "onto the simplex": lambda d, t: d.TransformedDistribution(
         d.Normal(t([0.0, 1.0, 2.0]), t(1.0)), d.StickBreakingTransform()),
 }  # fmt: skip
@@ -307,7 +315,16 @@ def test_transformed_and_independent(name):
     close(mine.log_prob(x), other.log_prob(t))
     large = mine.expand((2, *mine.batch_shape))
     close(large.log_prob(x[:, None]), other.expand((2, *other.batch_shape)).log_prob(t[:, None]))
-    if not mine.event_shape:
+    try:
+        mean, variance = other.mean, other.variance
+    except NotImplementedError:
+        pass
+    else:
+        close(mine.mean, mean)
+        close(mine.variance, variance)
+    if name == "mixture":
+        close(mine.cdf(x), other.cdf(t))
+    elif not mine.event_shape and "relaxed" not in name:
         close(mine.cdf(x), other.cdf(t))
         close(mine.icdf(mine.cdf(x)), t)
 

@@ -22,6 +22,7 @@ from minidl.distributions.independent import Independent
 from minidl.distributions.kl import kl_divergence, register_kl
 from minidl.distributions.laplace import Laplace
 from minidl.distributions.log_normal import LogNormal
+from minidl.distributions.mixture_same_family import MixtureSameFamily
 from minidl.distributions.multinomial import Multinomial
 from minidl.distributions.multivariate_normal import MultivariateNormal
 from minidl.distributions.normal import Normal
@@ -30,6 +31,7 @@ from minidl.distributions.one_hot_categorical import (
     OneHotCategoricalStraightThrough,
 )
 from minidl.distributions.poisson import Poisson
+from minidl.distributions.relaxed import RelaxedBernoulli, RelaxedOneHotCategorical
 from minidl.distributions.studentT import StudentT
 from minidl.distributions.transformed_distribution import TransformedDistribution
 from minidl.distributions.transforms import (
@@ -74,6 +76,7 @@ __all__ = [
     "Laplace",
     "LogNormal",
     "LowerCholeskyTransform",
+    "MixtureSameFamily",
     "Multinomial",
     "MultivariateNormal",
     "Normal",
@@ -81,6 +84,8 @@ __all__ = [
     "OneHotCategoricalStraightThrough",
     "Poisson",
     "PowerTransform",
+    "RelaxedBernoulli",
+    "RelaxedOneHotCategorical",
     "ReshapeTransform",
     "SigmoidTransform",
     "SoftmaxTransform",

@@ -139,7 +139,9 @@ def _zeta(s: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 
 def _zeta_anywhere(s: np.ndarray, q: np.ndarray) -> np.ndarray:
-    out = np.where(s == 1, np.inf, np.where(s < 1, np.nan, _zeta(s, q)))
+    out = np.where(s == 1, np.inf, _zeta(s, q))
+    out = np.where((np.isinf(s) & (q >= 0)) | (q == np.inf), q**-s, out)  # the first term alone
+    out = np.where(s < 1, np.nan, out)
     below = (q < 0) & (s > 1)
     if below.any():
         # over all integers n, sum (q + n)^-s has period 1; both halves are sums at q > 0
