@@ -98,6 +98,48 @@ def eye_(tensor: Tensor) -> Tensor:
         return tensor.copy_(ops.eye(*tensor.shape, dtype=tensor.dtype, device=tensor.device))
 
 
+def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
+    """Fill a convolution's weight so that it passes on its input: ones at the kernel's centre.
+
+    tensor: (out, in, *kernel) with 1 to 3 kernel axes; each of the `groups` equal parts of the
+    outputs passes on as many channels as it has outputs and inputs.
+    """
+    _check("dirac_", tensor, axes=3)
+    if tensor.dim() > 5:
+        raise ShapeError("3 to 5 axes are needed", operator="dirac_", got=str(tensor.shape))
+    if tensor.shape[0] % groups:
+        raise ArgumentError(
+            "groups must divide the number of outputs",
+            operator="dirac_",
+            got=f"{groups}, {tensor.shape[0]}",
+        )
+    outputs = tensor.shape[0] // groups
+    centre = tuple(size // 2 for size in tensor.shape[2:])
+    with no_grad():
+        tensor.zero_()
+        for channel in range(min(outputs, tensor.shape[1])):
+            for group in range(groups):
+                tensor[(group * outputs + channel, channel, *centre)] = 1
+    return tensor
+
+
+def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any = None) -> Tensor:
+    """Fill a matrix with normal numbers, and set the share `sparsity` of each column to zero.
+
+    Source: Martens 2010, Deep learning via Hessian-free optimization.
+    """
+    _check("sparse_", tensor)
+    if tensor.dim() != 2:
+        raise ShapeError("a matrix is needed", operator="sparse_", got=str(tuple(tensor.shape)))
+    rows, columns = tensor.shape
+    zeros = math.ceil(sparsity * rows)
+    with no_grad():
+        tensor.normal_(0, std, generator=generator)
+        for column in range(columns):
+            tensor[ops.randperm(rows, generator=generator)[:zeros], column] = 0
+    return tensor
+
+
 def trunc_normal_(
     tensor: Tensor,
     mean: float = 0.0,
@@ -109,17 +151,46 @@ def trunc_normal_(
     """Fill with normal numbers from [a, b] only, by the inverse of the distribution function.
 
     Drawn in float64: near the ends of a narrower dtype the inverse is infinite, which would put
-    a weight at `a` or `b`, many deviations out.
+    a weight at `a` or `b`, many deviations out. An interval that lies beyond 4 deviations, where
+    float64 does not do either, is filled by rejection (Robert 1995, arXiv:0907.4010).
     """
     _check("trunc_normal_", tensor, floating=True)
     if not std > 0:
         raise ArgumentError("std must be positive", operator="trunc_normal_", got=str(std))
-    low, high = (_normal_cdf((edge - mean) / std) for edge in (a, b))
+    if not a < b:
+        raise ArgumentError("a must be less than b", operator="trunc_normal_", got=f"a={a}, b={b}")
+    start, end = ((edge - mean) / std for edge in (a, b))
+    if start > 4 or end < -4:
+        sign = 1 if start > 4 else -1
+        near, far = (start, end) if sign > 0 else (-end, -start)
+        tail = _normal_tail(tensor, near, far, generator)
+        with no_grad():
+            return tensor.copy_(tail.mul_(sign * std).add_(mean).clamp_(min=a, max=b))
+    low, high = _normal_cdf(start), _normal_cdf(end)
     with no_grad():
         drawn = ops.empty(tensor.shape, dtype=float64, device=tensor.device)
         drawn.uniform_(2 * low - 1, 2 * high - 1, generator=generator)
         drawn.erfinv_().mul_(std * math.sqrt(2)).add_(mean)
         return tensor.copy_(drawn.clamp_(min=a, max=b))
+
+
+def _normal_tail(like: Tensor, near: float, far: float, generator: Any) -> Tensor:
+    """Normal numbers from [near, far], near > 0: exponential ones, accepted by their ratio."""
+
+    def uniform() -> Tensor:
+        drawn = ops.empty(like.shape, dtype=float64, device=like.device)
+        return drawn.uniform_(0, 1, generator=generator)
+
+    reach = -math.expm1(-near * (far - near))
+    with no_grad():
+        result = ops.zeros(like.shape, dtype=float64, device=like.device)
+        pending = result == 0
+        while bool(pending.any()):
+            beyond = (uniform() * -reach).log1p() / -near
+            accepted = uniform() < (beyond.square() / -2).exp()
+            result = ops.where(pending & accepted, beyond + near, result)
+            pending = pending & ~accepted
+    return result
 
 
 def _normal_cdf(x: float) -> float:
@@ -138,7 +209,7 @@ def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> 
 
 
 def _xavier_std(tensor: Tensor, gain: float) -> float:
-    fan_in, fan_out = _fans(tensor)
+    fan_in, fan_out = _calculate_fan_in_and_fan_out(tensor)
     return gain * math.sqrt(2 / max(1, fan_in + fan_out))  # without elements both may be 0
 
 
@@ -172,7 +243,7 @@ def kaiming_normal_(
 
 
 def _kaiming_std(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> float:
-    fans = dict(zip(("fan_in", "fan_out"), _fans(tensor), strict=True))
+    fans = dict(zip(("fan_in", "fan_out"), _calculate_fan_in_and_fan_out(tensor), strict=True))
     if mode not in fans:
         raise ArgumentError(
             "mode must be 'fan_in' or 'fan_out'", operator="kaiming", got=repr(mode)
@@ -180,7 +251,7 @@ def _kaiming_std(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> floa
     return calculate_gain(nonlinearity, a) / math.sqrt(fans[mode])
 
 
-def _fans(tensor: Tensor) -> tuple[int, int]:
+def _calculate_fan_in_and_fan_out(tensor: Tensor) -> tuple[int, int]:
     """Return how many inputs and outputs one unit has: weights are (out, in, *kernel)."""
     _check("init", tensor, axes=2)
     kernel = math.prod(tensor.shape[2:])
