@@ -17,6 +17,7 @@ from minidl.distributions.exponential import Exponential
 from minidl.distributions.gamma import Gamma
 from minidl.distributions.geometric import Geometric
 from minidl.distributions.gumbel import Gumbel
+from minidl.distributions.half_cauchy import HalfCauchy
 from minidl.distributions.half_normal import HalfNormal
 from minidl.distributions.independent import Independent
 from minidl.distributions.kl import kl_divergence, register_kl
@@ -25,11 +26,13 @@ from minidl.distributions.log_normal import LogNormal
 from minidl.distributions.mixture_same_family import MixtureSameFamily
 from minidl.distributions.multinomial import Multinomial
 from minidl.distributions.multivariate_normal import MultivariateNormal
+from minidl.distributions.negative_binomial import NegativeBinomial
 from minidl.distributions.normal import Normal
 from minidl.distributions.one_hot_categorical import (
     OneHotCategorical,
     OneHotCategoricalStraightThrough,
 )
+from minidl.distributions.pareto import Pareto
 from minidl.distributions.poisson import Poisson
 from minidl.distributions.relaxed import RelaxedBernoulli, RelaxedOneHotCategorical
 from minidl.distributions.studentT import StudentT
@@ -52,6 +55,7 @@ from minidl.distributions.transforms import (
     identity_transform,
 )
 from minidl.distributions.uniform import Uniform
+from minidl.distributions.weibull import Weibull
 
 __all__ = [
     "AbsTransform",
@@ -70,6 +74,7 @@ __all__ = [
     "Gamma",
     "Geometric",
     "Gumbel",
+    "HalfCauchy",
     "HalfNormal",
     "Independent",
     "IndependentTransform",
@@ -79,9 +84,11 @@ __all__ = [
     "MixtureSameFamily",
     "Multinomial",
     "MultivariateNormal",
+    "NegativeBinomial",
     "Normal",
     "OneHotCategorical",
     "OneHotCategoricalStraightThrough",
+    "Pareto",
     "Poisson",
     "PowerTransform",
     "RelaxedBernoulli",
@@ -96,6 +103,7 @@ __all__ = [
     "Transform",
     "TransformedDistribution",
     "Uniform",
+    "Weibull",
     "identity_transform",
     "kl_divergence",
     "register_kl",
