@@ -355,6 +355,8 @@ def test_what_a_distribution_lacks_is_said():
             function(t(0.5))
     with pytest.raises(NotImplementedError, match="has no enumerate_support"):
         d.Normal(0.0, 1.0).enumerate_support()
+    with pytest.raises(NotImplementedError, match="no transform is registered"):
+        d.biject_to(d.constraints.boolean)
     with pytest.raises(NotImplementedError, match="has no log_abs_det_jacobian"):
         x = t([0.1, 0.2])
         d.SoftmaxTransform().log_abs_det_jacobian(x, x)

@@ -288,6 +288,43 @@ def test_transforms(name):
     assert mine == make(ours, minidl.tensor) and mine.inv.inv == mine
 
 
+CONSTRAINTS = {
+    "real": (lambda c: c.real, LINE),
+    "real_vector": (lambda c: c.real_vector, LOGITS),
+    "positive": (lambda c: c.positive, LINE),
+    "nonnegative": (lambda c: c.nonnegative, LINE),
+    "greater_than": (lambda c: c.greater_than(2.0), LINE),
+    "less_than": (lambda c: c.less_than(2.0), LINE),
+    "unit_interval": (lambda c: c.unit_interval, LINE),
+    "interval": (lambda c: c.interval(-1.0, 3.0), LINE),
+    "half_open_interval": (lambda c: c.half_open_interval(0.0, 3.0), LINE),
+    "independent": (lambda c: c.independent(c.positive, 1), LOGITS),
+    "simplex": (lambda c: c.simplex, LOGITS),
+    "lower_cholesky": (lambda c: c.lower_cholesky, SPDS),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONSTRAINTS)
+@pytest.mark.parametrize("registry", ["biject_to", "transform_to"])
+def test_transforms_to_constraints(registry, name):
+    make, values = CONSTRAINTS[name]
+    if (registry, name) == ("biject_to", "lower_cholesky"):
+        for d in (ours, theirs):
+            with pytest.raises(NotImplementedError):
+                d.biject_to(d.constraints.lower_cholesky)
+        return
+    mine = getattr(ours, registry)(make(ours.constraints))
+    other = getattr(theirs, registry)(make(theirs.constraints))
+    x, t = minidl.tensor(values), torch.tensor(values)
+    y, u = mine(x), other(t)
+    close(y, u)
+    assert bool(make(ours.constraints).check(y).all())
+    close(mine.inv(y), other.inv(u))
+    if registry == "biject_to":
+        assert mine.bijective
+        close(mine.log_abs_det_jacobian(x, y), other.log_abs_det_jacobian(t, u))
+
+
 TRANSFORMED = {
     "logistic": lambda d, t: d.TransformedDistribution(
         d.Uniform(t(0.0), t(1.0)), [d.SigmoidTransform().inv, d.AffineTransform(0.5, 2.0)]),

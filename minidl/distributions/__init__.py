@@ -11,6 +11,7 @@ from minidl.distributions.binomial import Binomial
 from minidl.distributions.categorical import Categorical
 from minidl.distributions.cauchy import Cauchy
 from minidl.distributions.chi2 import Chi2
+from minidl.distributions.constraint_registry import biject_to, transform_to
 from minidl.distributions.dirichlet import Dirichlet
 from minidl.distributions.distribution import Distribution
 from minidl.distributions.exponential import Exponential
@@ -104,7 +105,9 @@ __all__ = [
     "TransformedDistribution",
     "Uniform",
     "Weibull",
+    "biject_to",
     "identity_transform",
     "kl_divergence",
     "register_kl",
+    "transform_to",
 ]
