@@ -37,6 +37,14 @@ def _system(d: Any, dtype: DType) -> Sample:
     return sample(*alike(_matrix(d, dtype, batch, n), right))
 
 
+def _matrices(d: Any, dtype: DType) -> Sample:
+    """As many axes on the right as on the left: fewer may be taken for vectors."""
+    batch, n = _batch(d), d.integer(1, 4)
+    other = batch if d.boolean() else (1,) * len(batch)
+    right = d.array((*other, n, d.integer(1, 3)), dtype)
+    return sample(*alike(_matrix(d, dtype, batch, n), right))
+
+
 def _spd(x: Any) -> Any:
     """Positive definite: x x^T + 1."""
     if isinstance(x, np.ndarray):
@@ -153,14 +161,14 @@ CASES = [
     Case("solve_triangular", _triangular, _triangular_oracle,
          lambda d, dtype: sample(*_system(d, dtype).args, d.boolean(), d.boolean(), d.boolean()),
          _triangular_torch, dtypes=WIDE, operators=("substituted",), scale=32),
-    _row("solve", _regular, ops.solve, np.linalg.solve, lambda torch: torch.linalg.solve, _system,
+    _row("solve", _regular, ops.solve, np.linalg.solve, lambda torch: torch.linalg.solve, _matrices,
          "solve"),
     _row("solve_vectors", _regular, ops.solve,
          lambda x, b: np.linalg.solve(x, b[..., None])[..., 0],
          lambda torch: torch.linalg.solve, _vectors, "solve"),
     _row("solve_right", _regular, lambda x, b: ops.solve(x, b.mT, left=False),
          lambda x, b: _turned(np.linalg.solve(_turned(x), b)),
-         lambda torch: lambda x, b: torch.linalg.solve(x, b.mT, left=False), _system, "solve"),
+         lambda torch: lambda x, b: torch.linalg.solve(x, b.mT, left=False), _matrices, "solve"),
     _row("inverse", _regular, ops.inv, np.linalg.inv, lambda torch: torch.linalg.inv, _one,
          "inverse"),
     _row("det", _regular, ops.det, np.linalg.det, lambda torch: torch.linalg.det, _one, "det"),
