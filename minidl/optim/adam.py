@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from numbers import Real
 from typing import Any
 
 import minidl.ops as ops
@@ -57,14 +56,7 @@ class Adam(Optimizer):
     def _check_options(self, group: dict[str, Any]) -> None:
         self._check_common(group)
         self._require_number(group, "eps")
-        betas = group["betas"]
-        self._require(
-            isinstance(betas, tuple | list)
-            and len(betas) == 2
-            and all(isinstance(beta, Real) and 0 <= float(beta) < 1 for beta in betas),
-            "betas must be two numbers in [0, 1)",
-            betas,
-        )
+        self._check_betas(group)
 
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         amsgrad = group["amsgrad"]

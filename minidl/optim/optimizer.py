@@ -30,6 +30,8 @@ class Optimizer:
 
     # What the schedules look at, to warn where they run before the first step.
     _steps_taken = 0
+    # The names of state tensors whose shape is not the parameter's.
+    _unlike: tuple[str, ...] = ("eta", "mu", "mu_product")
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
         if isinstance(params, Tensor | dict) or not isinstance(params, Iterable):
@@ -121,7 +123,17 @@ class Optimizer:
                 "differentiable=True is not supported; write the update with operators",
                 operator=type(self).__name__,
             )
-        self._require_number(group, "lr", "weight_decay")
+        self._require_number(group, "lr", *(["weight_decay"] if "weight_decay" in group else []))
+
+    def _check_betas(self, group: dict[str, Any]) -> None:
+        betas = group["betas"]
+        self._require(
+            isinstance(betas, tuple | list)
+            and len(betas) == 2
+            and all(isinstance(beta, Real) and 0 <= float(beta) < 1 for beta in betas),
+            "betas must be two numbers in [0, 1)",
+            betas,
+        )
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters, or fill them with zeros."""
@@ -208,7 +220,9 @@ class Optimizer:
                     got=repr(saved),
                 )
             param = param_of[saved]
-            state[param] = {key: _owned(key, value, param) for key, value in values.items()}
+            state[param] = {
+                key: _owned(key, value, param, key in self._unlike) for key, value in values.items()
+            }
             self._adopt(state[param])
         for saved_group, group in zip(saved_groups, self.param_groups, strict=True):
             saved_group["params"] = group["params"]
@@ -226,7 +240,7 @@ class Optimizer:
         return f"{type(self).__name__} (\n{body}\n)"
 
 
-def _owned(key: str, value: Any, param: Tensor) -> Any:
+def _owned(key: str, value: Any, param: Tensor, unlike: bool) -> Any:
     """Copy one value of loaded state; tensors take the dtype and device of their parameter."""
     if isinstance(value, np.ndarray):
         value = ops.from_numpy(value)
@@ -234,7 +248,7 @@ def _owned(key: str, value: Any, param: Tensor) -> Any:
         return copy.deepcopy(value)
     if key == "step":
         return value.detach().clone()
-    if value.shape != param.shape:
+    if not unlike and value.shape != param.shape:
         raise MinidlError(
             f"state '{key}' must have the parameter's shape {tuple(param.shape)}",
             operator="load_state_dict",
