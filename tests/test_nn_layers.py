@@ -156,12 +156,9 @@ def test_sizes_may_be_numpy_integers():
         (lambda: nn.Embedding(3, 2, max_norm=1.0), "renormalise"),
         (lambda: nn.Embedding(3, 2, scale_grad_by_freq=True), "count"),
         (lambda: nn.Embedding(3, 2, sparse=True), "sparse=False"),
-        (lambda: nn.MultiheadAttention(4, 2, add_bias_kv=True), "concatenate"),
-        (lambda: nn.MultiheadAttention(4, 2, add_zero_attn=True), "concatenate"),
         (lambda: nn.MSELoss(size_average=True), "reduction="),
         (lambda: nn.CrossEntropyLoss(reduce=False), "reduction="),
         (lambda: nn.Hardtanh(min_value=0.0), "min_val"),
-        (lambda: nn.Transformer(8, 2), "TransformerEncoder"),
     ],
 )
 def test_what_is_left_out_says_so(make, way_out):

@@ -45,7 +45,13 @@ from minidl.nn.module import Module
 from minidl.nn.modules.lazy import LazyLinear
 from minidl.nn.normalization import LayerNorm, RMSNorm
 from minidl.nn.parameter import UninitializedBuffer, UninitializedParameter
-from minidl.nn.transformer import Transformer, TransformerEncoder, TransformerEncoderLayer
+from minidl.nn.transformer import (
+    Transformer,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)
 from minidl.tensor import Parameter
 
 __all__ = [
@@ -95,6 +101,8 @@ __all__ = [
     "Softplus",
     "Tanh",
     "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
     "TransformerEncoder",
     "TransformerEncoderLayer",
     "UninitializedBuffer",

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import minidl.ops as ops
-from minidl.errors import ArgumentError, DTypeError, ShapeError, UnsupportedError
+from minidl.errors import ArgumentError, DTypeError, ShapeError
 from minidl.nn import init
 from minidl.nn.linear import Linear
 from minidl.nn.module import Module
@@ -16,6 +16,9 @@ from minidl.tensor import Parameter, Tensor
 
 class MultiheadAttention(Module):
     """Scaled dot-product attention in several heads between two linear maps.
+
+    `add_bias_kv` appends a learnt key and value, `add_zero_attn` a key and value of zeros, that all
+    queries may attend to.
 
     query: (L, N, E), or (N, L, E) with `batch_first`, or (L, E); key and value likewise with
     length S and sizes `kdim`, `vdim`. Source: Vaswani et al., arXiv:1706.03762.
@@ -42,12 +45,6 @@ class MultiheadAttention(Module):
                 "embed_dim must be a positive multiple of num_heads",
                 operator="MultiheadAttention",
                 got=f"embed_dim={embed_dim}, num_heads={num_heads}",
-            )
-        if add_bias_kv or add_zero_attn:
-            raise UnsupportedError(
-                "add_bias_kv and add_zero_attn are not supported; "
-                "concatenate the extra row to key and value before the call",
-                operator="MultiheadAttention",
             )
         self.embed_dim = embed_dim
         self.num_heads = num_heads
@@ -76,6 +73,10 @@ class MultiheadAttention(Module):
         else:
             self.register_parameter("in_proj_bias", None)
         self.out_proj = Linear(embed_dim, embed_dim, bias=bias, device=device, dtype=dtype)
+        for name in ("bias_k", "bias_v"):
+            empty = ops.empty((1, 1, embed_dim), device=device, dtype=dtype)
+            self.register_parameter(name, Parameter(empty) if add_bias_kv else None)
+        self.add_zero_attn = add_zero_attn
         self._reset_parameters()
 
     def _reset_parameters(self) -> None:
@@ -88,6 +89,9 @@ class MultiheadAttention(Module):
         if self.in_proj_bias is not None:
             init.zeros_(self.in_proj_bias)
             init.zeros_(self.out_proj.bias)
+        for extra in (self.bias_k, self.bias_v):
+            if extra is not None:
+                init.xavier_normal_(extra)
 
     def forward(
         self,
@@ -125,12 +129,17 @@ class MultiheadAttention(Module):
         elif not self.batch_first:
             query, key, value = (x.transpose(0, 1) for x in (query, key, value))
         q, k, v = self._project(query, key, value, same)
-        if is_causal and key_padding_mask is None and not need_weights:
+        extra = (self.bias_k is not None) + bool(self.add_zero_attn)
+        if is_causal and key_padding_mask is None and not need_weights and not extra:
             mask, causal = None, True
         else:
             if is_causal and attn_mask is None:
                 attn_mask = _causal_mask(q.shape[2], k.shape[2], query.device)
             mask, causal = self._merge_masks(q, k, attn_mask, key_padding_mask), False
+        if extra:
+            k, v = self._with_extra_keys(k, self.bias_k), self._with_extra_keys(v, self.bias_v)
+            if mask is not None:  # every query may attend to the extra ones
+                mask = ops.cat([mask, ops.zeros((*mask.shape[:-1], extra), dtype=mask.dtype)], -1)
 
         dropout = self.dropout if self.training else 0.0
         weights = None
@@ -196,6 +205,16 @@ class MultiheadAttention(Module):
             for x in parts
         )
         return q, k, v
+
+    def _with_extra_keys(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Append to keys or values (N, heads, S, head_dim) what was learnt, and a row of zeros."""
+        batch, heads, _, size = x.shape
+        parts = [x]
+        if bias is not None:
+            parts.append(bias.view(1, heads, 1, size).expand(batch, heads, 1, size))
+        if self.add_zero_attn:
+            parts.append(ops.zeros((batch, heads, 1, size), dtype=x.dtype, device=x.device))
+        return ops.cat(parts, 2)
 
     def _merge_masks(
         self, q: Tensor, k: Tensor, attn_mask: Tensor | None, padding: Tensor | None

@@ -238,7 +238,7 @@ class _WolfeSearch:
         for _ in range(limit):
             if abs(ends[1].rate - ends[0].rate) * width < self.TOLERANCE:
                 break
-            rate = _cubic_minimum(*ends)
+            rate = _cubic_minimum(ends[0], ends[1])
             least, most = sorted(end.rate for end in ends)
             margin = 0.1 * (most - least)
             if min(most - rate, rate - least) < margin:
@@ -265,7 +265,7 @@ class _WolfeSearch:
 
 def _cubic_minimum(one: _Point, two: _Point, bounds: tuple[float, float] | None = None) -> float:
     """Where the cubic through two points with their slopes is least, within the bounds."""
-    least, most = bounds or sorted((one.rate, two.rate))
+    least, most = bounds or (min(one.rate, two.rate), max(one.rate, two.rate))
     first, second = (one, two) if one.rate <= two.rate else (two, one)
     gap = second.rate - first.rate
     bend = first.slope + second.slope - 3 * (first.loss - second.loss) / -gap
