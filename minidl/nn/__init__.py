@@ -7,6 +7,7 @@ from minidl.nn.activation import (
     GELU,
     GLU,
     SELU,
+    Hardshrink,
     Hardsigmoid,
     Hardswish,
     Hardtanh,
@@ -14,22 +15,35 @@ from minidl.nn.activation import (
     LogSigmoid,
     LogSoftmax,
     Mish,
+    PReLU,
     ReLU,
     ReLU6,
+    RReLU,
     Sigmoid,
     SiLU,
     Softmax,
+    Softmax2d,
     Softmin,
     Softplus,
+    Softshrink,
     Softsign,
     Tanh,
     Tanhshrink,
+    Threshold,
 )
 from minidl.nn.attention import MultiheadAttention
 from minidl.nn.containers import ModuleDict, ModuleList, Sequential
-from minidl.nn.dropout import Dropout
+from minidl.nn.distance import CosineSimilarity, PairwiseDistance
+from minidl.nn.dropout import (
+    AlphaDropout,
+    Dropout,
+    Dropout1d,
+    Dropout2d,
+    Dropout3d,
+    FeatureAlphaDropout,
+)
 from minidl.nn.embedding import Embedding
-from minidl.nn.linear import Flatten, Identity, Linear
+from minidl.nn.linear import Bilinear, Flatten, Identity, Linear, Unflatten
 from minidl.nn.loss import (
     BCELoss,
     BCEWithLogitsLoss,
@@ -43,7 +57,7 @@ from minidl.nn.loss import (
 )
 from minidl.nn.module import Module
 from minidl.nn.modules.lazy import LazyLinear
-from minidl.nn.normalization import LayerNorm, RMSNorm
+from minidl.nn.normalization import GroupNorm, LayerNorm, RMSNorm
 from minidl.nn.parameter import UninitializedBuffer, UninitializedParameter
 from minidl.nn.transformer import (
     Transformer,
@@ -55,6 +69,22 @@ from minidl.nn.transformer import (
 from minidl.tensor import Parameter
 
 __all__ = [
+    "Hardshrink",
+    "PReLU",
+    "RReLU",
+    "Softmax2d",
+    "Softshrink",
+    "Threshold",
+    "CosineSimilarity",
+    "PairwiseDistance",
+    "AlphaDropout",
+    "Dropout1d",
+    "Dropout2d",
+    "Dropout3d",
+    "FeatureAlphaDropout",
+    "Bilinear",
+    "Unflatten",
+    "GroupNorm",
     "CELU",
     "GLU",
     "Hardsigmoid",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import minidl.ops as ops
-from minidl.errors import ArgumentError, UnsupportedError
+from minidl.errors import ArgumentError, ShapeError, UnsupportedError
+from minidl.nn.init import constant_
 from minidl.nn.module import Module
-from minidl.tensor import Tensor
+from minidl.tensor import Parameter, Tensor
 
 
 class _Activation(Module):
@@ -295,3 +298,109 @@ class Softmin(Module):
     def extra_repr(self) -> str:
         """Show the axis."""
         return f"dim={self.dim}"
+
+
+class Softmax2d(Module):
+    """softmax over the channels of (N, C, H, W) or (C, H, W)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return a tensor of the same shape."""
+        if input.dim() not in (3, 4):
+            raise ShapeError("needs (N, C, H, W) or (C, H, W)", operator="Softmax2d",
+                             got=str(tuple(input.shape)))  # fmt: skip
+        return ops.softmax(input, -3)
+
+
+class PReLU(Module):
+    """x where positive, `weight` * x elsewhere; the weight is learnt.
+
+    One weight for all, or one per channel with `num_parameters`. Source: arXiv:1502.01852.
+    """
+
+    def __init__(
+        self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: Any = None
+    ) -> None:
+        super().__init__()
+        self.num_parameters = num_parameters
+        self.init = init
+        self.weight = Parameter(ops.empty((num_parameters,), device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set the weights to `init`."""
+        constant_(self.weight, self.init)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return a tensor of the same shape."""
+        return ops.prelu(input, self.weight)
+
+    def extra_repr(self) -> str:
+        """Show the number of weights."""
+        return f"num_parameters={self.num_parameters}"
+
+
+class Threshold(_Activation):
+    """x where it exceeds `threshold`, `value` elsewhere."""
+
+    def __init__(self, threshold: float, value: float, inplace: bool = False) -> None:
+        super().__init__(inplace)
+        self.threshold = threshold
+        self.value = value
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return a tensor of the same shape."""
+        return ops.threshold(input, self.threshold, self.value, self.inplace)
+
+    def extra_repr(self) -> str:
+        """Show threshold and value."""
+        inplace = ", inplace=True" if self.inplace else ""
+        return f"threshold={self.threshold}, value={self.value}{inplace}"
+
+
+class RReLU(_Activation):
+    """x where positive, a drawn share of x in [`lower`, `upper`] elsewhere; their mean in eval.
+
+    Source: Xu et al., arXiv:1505.00853.
+    """
+
+    def __init__(self, lower: float = 1 / 8, upper: float = 1 / 3, inplace: bool = False) -> None:
+        super().__init__(inplace)
+        self.lower = lower
+        self.upper = upper
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return a tensor of the same shape."""
+        return ops.rrelu(input, self.lower, self.upper, self.training, self.inplace)
+
+    def extra_repr(self) -> str:
+        """Show the limits."""
+        text = f"lower={self.lower}, upper={self.upper}"
+        return text + (", inplace=True" if self.inplace else "")
+
+
+class _Shrink(Module):
+    """Keeps `lambd`, how far from 0 the input must be."""
+
+    def __init__(self, lambd: float = 0.5) -> None:
+        super().__init__()
+        self.lambd = lambd
+
+    def extra_repr(self) -> str:
+        """Show lambd."""
+        return str(self.lambd)
+
+
+class Hardshrink(_Shrink):
+    """x where |x| exceeds `lambd`, 0 elsewhere."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return a tensor of the same shape."""
+        return ops.hardshrink(input, self.lambd)
+
+
+class Softshrink(_Shrink):
+    """x moved by `lambd` towards 0, where it stays."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return a tensor of the same shape."""
+        return ops.softshrink(input, self.lambd)

@@ -24,6 +24,9 @@ class MultiheadAttention(Module):
     length S and sizes `kdim`, `vdim`. Source: Vaswani et al., arXiv:1706.03762.
     """
 
+    bias_k: Tensor | None
+    bias_v: Tensor | None
+
     def __init__(
         self,
         embed_dim: int,

@@ -1,4 +1,4 @@
-"""Linear, and the layers that only pass on or reshape: Identity, Flatten."""
+"""Linear, Bilinear, and the layers that only pass on or reshape: Identity, Flatten, Unflatten."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import minidl.ops as ops
-from minidl.errors import ArgumentError, MinidlError
+from minidl.errors import ArgumentError, MinidlError, UnsupportedError
 from minidl.nn import init
 from minidl.nn.activation import GELU, ReLU, Sigmoid, SiLU, Tanh
 from minidl.nn.module import FORWARDS, Module, is_watched
@@ -123,3 +123,77 @@ class Flatten(Module):
     def extra_repr(self) -> str:
         """Show the axes."""
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+
+
+class Unflatten(Module):
+    """Splits axis `dim` into axes of the sizes `unflattened_size`, of which one may be -1."""
+
+    def __init__(self, dim: int, unflattened_size: Any) -> None:
+        super().__init__()
+        if not isinstance(dim, int):
+            raise UnsupportedError(
+                "named axes are not supported; pass the number of the axis",
+                operator="Unflatten",
+                got=repr(dim),
+            )
+        self.dim = dim
+        self.unflattened_size = sizes((unflattened_size,), "Unflatten")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., prod(sizes), ...) -> (..., *sizes, ...)."""
+        return ops.unflatten(input, self.dim, self.unflattened_size)
+
+    def extra_repr(self) -> str:
+        """Show axis and sizes."""
+        return f"dim={self.dim}, unflattened_size={self.unflattened_size}"
+
+
+class Bilinear(Module):
+    """y[k] = x1 @ weight[k] @ x2 + bias[k].
+
+    x1: (*, in1_features), x2: (*, in2_features) -> (*, out_features); weight: (out, in1, in2).
+    Weights start uniform in +-1/sqrt(in1_features).
+    """
+
+    def __init__(
+        self,
+        in1_features: int,
+        in2_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        if in1_features <= 0:
+            raise ArgumentError(
+                "in1_features must be positive", operator="Bilinear", got=str(in1_features)
+            )
+        self.in1_features = in1_features
+        self.in2_features = in2_features
+        self.out_features = out_features
+        size = (out_features, in1_features, in2_features)
+        self.weight = Parameter(ops.empty(size, device=device, dtype=dtype))
+        if bias:
+            self.bias = Parameter(ops.empty((out_features,), device=device, dtype=dtype))
+        else:
+            self.register_parameter("bias", None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weight and bias anew."""
+        bound = 1 / math.sqrt(self.in1_features)
+        init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, input1: Tensor, input2: Tensor) -> Tensor:
+        """Map (*, in1_features) and (*, in2_features) to (*, out_features)."""
+        return ops.bilinear(input1, input2, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        """Show the sizes."""
+        return (
+            f"in1_features={self.in1_features}, in2_features={self.in2_features}, "
+            f"out_features={self.out_features}, bias={self.bias is not None}"
+        )

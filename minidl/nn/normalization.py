@@ -1,4 +1,4 @@
-"""Normalisation over the last axes: LayerNorm, RMSNorm."""
+"""Normalisation of each sample: LayerNorm, RMSNorm, GroupNorm."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import minidl.ops as ops
-from minidl.errors import MinidlError
+from minidl.errors import ArgumentError, MinidlError
 from minidl.nn import init
 from minidl.nn.module import FORWARDS, Module, is_watched
 from minidl.ops.creation import sizes
@@ -120,4 +120,58 @@ class RMSNorm(Module):
         """Show shape, eps and whether there is a weight."""
         return (
             f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+        )
+
+
+class GroupNorm(Module):
+    """LayerNorm of the channels in groups, over all positions; a scale and a shift per channel.
+
+    x: (N, C, *) -> same. Source: Wu and He, arXiv:1803.08494.
+    """
+
+    def __init__(
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        if num_groups < 1 or num_channels % num_groups:
+            raise ArgumentError(
+                "num_channels must be a multiple of num_groups",
+                operator="GroupNorm",
+                got=f"{num_channels}, {num_groups}",
+            )
+        self.num_groups = num_groups
+        self.num_channels = num_channels
+        self.eps = eps
+        self.affine = affine
+        for name, wanted in (("weight", affine), ("bias", affine and bias)):
+            empty = ops.empty((num_channels,), device=device, dtype=dtype)
+            self.register_parameter(name, Parameter(empty) if wanted else None)
+        self.reset_parameters()
+
+    weight: Tensor | None
+    bias: Tensor | None
+
+    def reset_parameters(self) -> None:
+        """Set the scale to one and the shift to zero."""
+        if self.weight is not None:
+            init.ones_(self.weight)
+        if self.bias is not None:
+            init.zeros_(self.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return a tensor of the same shape."""
+        return ops.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        """Show groups, channels, eps and whether there are weights."""
+        return (
+            f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, "
+            f"bias={self.bias is not None}"
         )

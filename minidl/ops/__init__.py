@@ -16,12 +16,14 @@ from minidl.ops.convert import *
 from minidl.ops.convert import cast
 from minidl.ops.creation import *
 from minidl.ops.cumulative import *
+from minidl.ops.distance import *
 from minidl.ops.embedding import *
 from minidl.ops.index import *
 from minidl.ops.linalg import *
 from minidl.ops.linear import *
 from minidl.ops.loss import *
 from minidl.ops.matmul import *
+from minidl.ops.noise import *
 from minidl.ops.norm import *
 from minidl.ops.random import *
 from minidl.ops.reduce import *

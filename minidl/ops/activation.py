@@ -11,12 +11,13 @@ from minidl.autograd.op import Array, in_place, op
 from minidl.dtypes import FLOAT, HALF_NUMPY
 from minidl.errors import ArgumentError, DTypeError, ShapeError
 from minidl.ops.arithmetic import abs, mul
-from minidl.ops.compare import gt, logical_and, lt
+from minidl.ops.compare import ge, gt, le, logical_and, lt
 from minidl.ops.index import getitem
 from minidl.ops.method import check_tensor, method
 from minidl.ops.reduce import axis
 from minidl.ops.select import where
 from minidl.ops.transcendental import erf, exp, tanh
+from minidl.ops.views import reshape
 from minidl.tensor import Tensor
 
 __all__ = [
@@ -24,12 +25,14 @@ __all__ = [
     "elu",
     "gelu",
     "glu",
+    "hardshrink",
     "hardsigmoid",
     "hardswish",
     "hardtanh",
     "leaky_relu",
     "logsigmoid",
     "mish",
+    "prelu",
     "relu",
     "relu6",
     "relu_",
@@ -37,8 +40,10 @@ __all__ = [
     "sigmoid",
     "silu",
     "softplus",
+    "softshrink",
     "softsign",
     "tanhshrink",
+    "threshold",
 ]
 
 
@@ -386,3 +391,53 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
     half, front = input.shape[dim] // 2, (slice(None),) * dim
     values, gate = (getitem(input, (*front, s)) for s in (slice(half), slice(half, None)))
     return mul(values, sigmoid(gate))
+
+
+@method("prelu")
+def prelu(input: Tensor, weight: Tensor) -> Tensor:
+    """`input` where positive, `weight * input` elsewhere; its gradient at 0 is that of the rest.
+
+    weight: one number (1,) or (), or one per channel (C,) for input (N, C, ...). Source:
+    He et al., arXiv:1502.01852.
+    """
+    _check_real("prelu", input)
+    check_tensor("prelu", "weight", weight)
+    channels = input.shape[1] if input.ndim > 1 else 1
+    if weight.ndim > 1 or weight.numel() not in (1, channels):
+        raise ShapeError(f"weight must have 1 element, or one per channel ({channels})",
+                         operator="prelu", got=f"{input.shape}, {weight.shape}")  # fmt: skip
+    if weight.numel() > 1:
+        weight = reshape(weight, (-1,) + (1,) * (input.ndim - 2))
+    return where(gt(input, 0), input, reshape(input * weight, input.shape))
+
+
+def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
+    """`input` where it exceeds `threshold`, `value` elsewhere; NaN stays."""
+    check_tensor("threshold", "input", input)
+    if inplace:
+        return _threshold_(input, threshold, value)
+    return where(le(input, threshold), _like(input, value), input)
+
+
+def _like(input: Tensor, value: float) -> float | int:
+    """A number that leaves the dtype of `input` as it is."""
+    return value if input.dtype.kind == FLOAT else int(value)
+
+
+_threshold_ = in_place("threshold_", threshold)
+
+
+@method("hardshrink")
+def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
+    """`input` where its size exceeds `lambd`, 0 elsewhere."""
+    _check_real("hardshrink", input)
+    return where(logical_and(ge(input, -lambd), le(input, lambd)), 0.0, input)
+
+
+def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
+    """`input` moved by `lambd` towards 0, where it stays. Raises ArgumentError for lambd < 0."""
+    _check_real("softshrink", input)
+    if lambd < 0:
+        raise ArgumentError("lambd must not be negative", operator="softshrink", got=repr(lambd))
+    inside = where(lt(input, -lambd), input + lambd, input * 0)
+    return where(gt(input, lambd), input - lambd, inside)

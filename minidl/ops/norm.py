@@ -7,15 +7,16 @@ from typing import Any
 
 from minidl.autograd.op import Array, op
 from minidl.dtypes import FLOAT, HALVES, finfo, float32
-from minidl.errors import DTypeError, ShapeError
+from minidl.errors import ArgumentError, DTypeError, ShapeError
 from minidl.ops import reduce
 from minidl.ops.creation import sizes
 from minidl.ops.method import check_tensor
 from minidl.ops.select import clamp_min
 from minidl.ops.transcendental import rsqrt
+from minidl.ops.views import reshape
 from minidl.tensor import Tensor
 
-__all__ = ["layer_norm", "normalize", "rms_norm"]
+__all__ = ["group_norm", "layer_norm", "normalize", "rms_norm"]
 
 
 def _axes(
@@ -193,3 +194,38 @@ def rms_norm(
 def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12) -> Tensor:
     """`input / max(norm(input), eps)`, with the p-norm over axis (or axes) `dim`."""
     return input / clamp_min(reduce.norm(input, p, dim, True), eps)
+
+
+def group_norm(
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Channels in `num_groups` groups, each normalised with its positions, then scaled and shifted.
+
+    input: (N, C, ...) floating point; weight, bias: (C,). Source: Wu and He, arXiv:1803.08494.
+    """
+    check_tensor("group_norm", "input", input)
+    got = str(input.shape)
+    if input.ndim < 2:
+        raise ShapeError("input needs at least 2 axes (N, C, ...)", operator="group_norm", got=got)
+    batch, channels, *rest = input.shape
+    if num_groups < 1 or channels % num_groups:
+        raise ArgumentError(
+            f"num_groups must divide the {channels} channels",
+            operator="group_norm", got=repr(num_groups),
+        )  # fmt: skip
+    for factor in (weight, bias):
+        if factor is not None and factor.shape != (channels,):
+            raise ShapeError(f"weight and bias must have shape {(channels,)}",
+                             operator="group_norm", got=str(factor.shape))  # fmt: skip
+    size = channels // num_groups
+    for n in rest:
+        size *= n
+    rows = reshape(input, (batch * num_groups, size))
+    out = reshape(layer_norm(rows, (size,), eps=eps) if size else rows, input.shape)
+    place = (channels,) + (1,) * len(rest)
+    out = out if weight is None else out * reshape(weight, place)
+    return out if bias is None else out + reshape(bias, place)

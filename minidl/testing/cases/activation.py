@@ -13,23 +13,27 @@ from minidl.ops.activation import (
     elu,
     gelu,
     glu,
+    hardshrink,
     hardsigmoid,
     hardswish,
     hardtanh,
     leaky_relu,
     logsigmoid,
     mish,
+    prelu,
     relu,
     relu6,
     selu,
     sigmoid,
     silu,
     softplus,
+    softshrink,
     softsign,
     tanhshrink,
+    threshold,
 )
 from minidl.testing.case import Case, Sample, sample
-from minidl.testing.draws import one
+from minidl.testing.draws import alike, one
 
 WIDE = (float64, float32)  # compositions round half dtypes more than once
 ANY = one(-8, 8, extreme=True)
@@ -96,6 +100,18 @@ def _torch_celu(torch: Any, x: Any, alpha: float) -> Any:
     return torch.where(x > 0, x, alpha * torch.expm1(x / alpha))
 
 
+def _prelu_inputs(d: Any, dtype: DType) -> Sample:
+    shape = d.shape(min_side=1)
+    channels = shape[1] if len(shape) > 1 else 1
+    return sample(*alike(d.array(shape, dtype), d.array((d.choice([1, channels]),), dtype)))
+
+
+def _prelu(x: Any, weight: Any) -> Any:
+    if weight.size > 1:
+        weight = weight.reshape((-1,) + (1,) * (x.ndim - 2))
+    return np.where(x > 0, x, (x * weight).reshape(x.shape))
+
+
 CASES = [
     Case("relu", relu, lambda x: np.maximum(x, 0), ANY, dtypes=(*FLOATS, int64),
          operators=("relu", "relu_backward")),
@@ -125,5 +141,16 @@ CASES = [
     Case("hardswish", hardswish, lambda x: x * np.clip(x + 3, 0, 6) / 6, one(-8, 8), dtypes=WIDE),
     Case("softsign", softsign, lambda x: x / (1 + np.abs(x)), one(-8, 8), dtypes=WIDE),
     Case("tanhshrink", tanhshrink, lambda x: x - np.tanh(x), one(0.5, 8), dtypes=WIDE),
+    Case("prelu", prelu, _prelu, _prelu_inputs, dtypes=WIDE, torch="torch.nn.functional.prelu"),
+    Case("threshold", threshold,
+         lambda x, threshold, value: np.where(x <= threshold, np.asarray(value, x.dtype), x),
+         _with(threshold=lambda d: d.choice([0.0, 1.0, -2.0]),
+               value=lambda d: d.choice([0.0, 3.0])), dtypes=FLOATS),
+    Case("hardshrink", hardshrink, lambda x, lambd: np.where(np.abs(x) <= lambd, 0, x),
+         _with(lambd=_number(0, 3)), dtypes=WIDE),
+    Case("softshrink", softshrink,
+         lambda x, lambd: np.where(np.isnan(x), x, np.sign(x) * np.maximum(np.abs(x) - lambd, 0)),
+         lambda d, dtype: sample(d.array(d.shape(), dtype, -8, 8), lambd=d.number(0, 3)),
+         dtypes=WIDE),
     Case("glu", glu, _glu, _glu_inputs, dtypes=WIDE),
 ]  # fmt: skip

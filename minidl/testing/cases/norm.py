@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidl.dtypes import DType, float32, float64
-from minidl.ops.norm import add_layer_norm, layer_norm, normalize, rms_norm
+from minidl.ops.norm import add_layer_norm, group_norm, layer_norm, normalize, rms_norm
 from minidl.testing.case import Case, Sample, sample
 from minidl.testing.draws import alike
 
@@ -53,7 +53,32 @@ def _eps(d: Any) -> float:
     return d.choice([1e-5, 1e-3, 0.5])
 
 
+def _group_inputs(d: Any, dtype: DType) -> Sample:
+    groups, size = d.integer(1, 3), d.integer(1, 2)
+    shape = (d.integer(1, 2), groups * size, *d.shape(max_dims=1, min_side=3), 3)
+    drawn = alike(*(d.array(s, dtype) for s in (shape, shape[1:2], shape[1:2])))
+    factors = [part if d.boolean() else None for part in drawn[1:]]
+    return sample(drawn[0], groups, *factors, _eps(d))
+
+
+def _group_norm(x: Any, groups: int, weight: Any, bias: Any, eps: float) -> Any:
+    rows = x.reshape(x.shape[0], groups, -1)
+    out = (rows - rows.mean(-1, keepdims=True)) / np.sqrt(rows.var(-1, keepdims=True) + eps)
+    place = (-1,) + (1,) * (x.ndim - 2)
+    out = out.reshape(x.shape) * (1 if weight is None else weight.reshape(place))
+    return out + (0 if bias is None else bias.reshape(place))
+
+
+def _torch_group_norm(torch: Any, x: Any, groups: int, weight: Any, bias: Any, eps: float) -> Any:
+    # torch's own fails for a bias without a weight
+    if weight is None and bias is not None:
+        weight = torch.ones_like(bias)
+    return torch.nn.functional.group_norm(x, groups, weight, bias, eps)
+
+
 CASES = [
+    Case("group_norm", group_norm, _group_norm, _group_inputs, dtypes=(float64, float32), scale=4,
+         torch=_torch_group_norm),
     # four roundings of a term that the bias may cancel
     Case("layer_norm", layer_norm, _layer_norm, _inputs(2, eps=_eps), scale=4,
          operators=("layer_norm", "layer_norm_backward")),
