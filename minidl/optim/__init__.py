@@ -1,6 +1,6 @@
 """Optimisers and learning rate schedules, under PyTorch's names."""
 
-from minidl.optim import lr_scheduler
+from minidl.optim import lr_scheduler, swa_utils
 from minidl.optim.adafactor import Adafactor
 from minidl.optim.adagrad import Adadelta, Adagrad
 from minidl.optim.adam import Adam, AdamW
@@ -32,4 +32,5 @@ __all__ = [
     "Rprop",
     "SGD",
     "lr_scheduler",
+    "swa_utils",
 ]
