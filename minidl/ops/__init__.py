@@ -15,13 +15,16 @@ from minidl.ops.compare import *
 from minidl.ops.convert import *
 from minidl.ops.convert import cast
 from minidl.ops.creation import *
+from minidl.ops.ctc import *
 from minidl.ops.cumulative import *
 from minidl.ops.distance import *
 from minidl.ops.embedding import *
 from minidl.ops.index import *
+from minidl.ops.likelihood import *
 from minidl.ops.linalg import *
 from minidl.ops.linear import *
 from minidl.ops.loss import *
+from minidl.ops.margin import *
 from minidl.ops.matmul import *
 from minidl.ops.noise import *
 from minidl.ops.norm import *

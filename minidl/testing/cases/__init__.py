@@ -14,6 +14,7 @@ from minidl.testing.cases import (
     linalg,
     linear,
     loss,
+    margin,
     matmul,
     norm,
     random,
@@ -50,6 +51,7 @@ _FAMILIES = (
     embedding,
     attention,
     loss,
+    margin,
     convert,
 )
 
