@@ -16,13 +16,18 @@ def run(
     """The losses, and the weights at the start as NumPy arrays."""
     program = load(name, library)
     program.torch.manual_seed(0)
+    threads = program.torch.get_num_threads()
+    program.torch.set_num_threads(1)  # the programs are small, and tests run side by side
     net = program.model()
     if state is None:
         state = {key: np.array(value.numpy()) for key, value in net.state_dict().items()}
     else:
         assert list(net.state_dict()) == list(state)
         net.load_state_dict({key: program.torch.tensor(value) for key, value in state.items()})
-    return list(program.train(net, np.random.default_rng(0), steps)), state
+    try:
+        return list(program.train(net, np.random.default_rng(0), steps)), state
+    finally:
+        program.torch.set_num_threads(threads)
 
 
 @pytest.mark.filterwarnings("ignore:enable_nested_tensor")  # PyTorch's, of its own default
