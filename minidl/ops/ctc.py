@@ -118,7 +118,7 @@ def _ctc_backward(
     places = _Places(targets, lengths, steps, blank)
     through = alpha + places.backwards(places.read(log_probs)) + places.losses(alpha)[:, None]
     share = np.exp(through, where=through > -np.inf, out=np.zeros_like(through))
-    out = np.zeros(log_probs.shape)
+    out: Any = np.zeros(log_probs.shape)
     step, sample = np.ogrid[: len(out), : out.shape[1]]
     np.add.at(out, (step[..., None], sample[..., None], places.labels[None]), -share)
     # nothing arrives where nothing is asked for: an infinite loss has no shares
