@@ -11,6 +11,7 @@ from minidl import (
     nn as nn,
     optim as optim,
     profiler as profiler,
+    serialization as serialization,
     special as special,
 )
 from minidl.autograd import (
@@ -93,6 +94,7 @@ from minidl.ops.sort import *
 from minidl.ops.special import *
 from minidl.ops.transcendental import *
 from minidl.ops.views import *
+from minidl.serialization import load as load, save as save
 from minidl.tensor import (
     Parameter as Parameter,
     Tensor as Tensor,

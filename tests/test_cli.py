@@ -19,7 +19,7 @@ from test_recipes import idx
 
 import minidl
 from minidl.cli import main
-from minidl.models import MLP, Standardize, load_weights
+from minidl.models import MLP, Standardize
 from minidl.testing.cases import CASES
 from minidl.train import RECIPES, progress as progress_module, read_config, resolve
 from minidl.train.chars import Text, build_model, full_loss, read_text
@@ -88,7 +88,7 @@ def test_the_saved_model_is_the_one_measured(place):
     settings = resolve(recipe, values)
     text = Text(read_text(settings.text), settings.val_fraction, settings.context)
     model = build_model(settings, len(text.vocab))
-    load_weights(model, "run/model.safetensors")
+    model.load_state_dict(minidl.load("run/model.safetensors"))
     measured = json.loads((place / "run/metrics.json").read_text())["metrics"]["val_loss"]["mean"]
     assert full_loss(model, text.validation) == pytest.approx(measured, rel=1e-6)
     assert json.loads((place / "run/vocabulary.json").read_text()) == text.vocab
@@ -511,7 +511,7 @@ def test_a_fold_cut_short_is_not_counted_nor_written(place, capsys, monkeypatch,
     x, y = load_breast_cancer(return_X_y=True)
     split = list(StratifiedKFold(2, shuffle=True, random_state=0).split(x, 1 - y))
     model = MLP((30, 8, 1), scaler=Standardize(np.zeros(30), np.ones(30)))
-    load_weights(model, "run/model.safetensors")
+    model.load_state_dict(minidl.load("run/model.safetensors"))
     inside, _ = split[folds - 1]
     assert np.allclose(model.scaler.mean.numpy(), x[inside].mean(0), rtol=1e-4)
 

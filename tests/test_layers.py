@@ -21,6 +21,7 @@ LAYERS = (
     ("models", "data"),
     ("nn", "optim", "distributions", "linalg", "special"),
     ("testing", "profiler"),
+    ("serialization",),
     ("ops",),
     ("autograd",),
     ("tensor",),

@@ -14,9 +14,10 @@ import minidl.ops as ops
 from minidl.autograd import no_grad
 from minidl.errors import ArgumentError
 from minidl.evaluate import CharTrigram
-from minidl.models import GPT, weights_bytes
+from minidl.models import GPT
 from minidl.optim import AdamW
 from minidl.optim.lr_scheduler import warmup_cosine
+from minidl.serialization import save
 from minidl.train.loop import Line, Outcome, Run, diverged, mean_and_deviation, step
 from minidl.train.plots import Panel, curves
 from minidl.train.progress import Progress, Stop
@@ -186,7 +187,7 @@ def run_chars(run: Run) -> Outcome:
             if run.stop and losses:
                 break  # a seed cut short says nothing beside complete ones
             if not losses:
-                run.folder.write("model.safetensors", weights_bytes(model))
+                save(model.state_dict(), run.folder.path / "model.safetensors")
                 sample = _sample(run, model, text)
                 run.folder.write("sample.txt", sample)
             loss = full_loss(model, text.validation, run.stop)

@@ -16,28 +16,9 @@ import numpy as np
 
 from minidl.backends import native
 from minidl.errors import ArgumentError
+from minidl.serialization import write_atomic
 
 _FLUSH_SECONDS = 2.0
-
-
-def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write under a temporary name, sync to disk and rename.
-
-    Raises OSError that names `path`; a full disk would name nothing, and `open` the temporary file.
-    """
-    # A path of the user's may hold bytes that are not UTF-8; JSON reads them back from \\udcXX.
-    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

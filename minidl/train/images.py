@@ -15,9 +15,10 @@ import minidl.nn.functional as F
 import minidl.ops as ops
 from minidl.errors import ArgumentError
 from minidl.evaluate import confusion, multiclass_metrics
-from minidl.models import MLP, Standardize, weights_bytes
+from minidl.models import MLP, Standardize
 from minidl.optim import AdamW
 from minidl.optim.lr_scheduler import warmup_cosine
+from minidl.serialization import save
 from minidl.train.loop import Line, Outcome, Run, fit, mean_and_deviation, predict
 from minidl.train.plots import Panel, confusions, curves
 from minidl.train.progress import Progress
@@ -149,7 +150,7 @@ def _classify(run: Run, splits: list[Split], bar: float) -> Outcome:
             scores.append(multiclass_metrics(part.y_test, predicted))
             matrix += confusion(part.y_test, predicted, _CLASSES)
             if index == 0:
-                run.folder.write("model.safetensors", weights_bytes(model))
+                save(model.state_dict(), run.folder.path / "model.safetensors")
     summary = {name: mean_and_deviation([s[name] for s in scores]) for name in scores[0]}
     accuracy = summary["accuracy"]["mean"]
     _draw(run, matrix, bar)

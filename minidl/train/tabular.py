@@ -10,8 +10,9 @@ import numpy as np
 import minidl.nn.functional as F
 import minidl.ops as ops
 from minidl.evaluate import binary_metrics, confusion
-from minidl.models import MLP, Standardize, weights_bytes
+from minidl.models import MLP, Standardize
 from minidl.optim import SGD
+from minidl.serialization import save
 from minidl.train.loop import Line, Outcome, Run, fit, mean_and_deviation, predict
 from minidl.train.plots import Panel, confusions, curves
 from minidl.train.progress import Progress
@@ -60,7 +61,7 @@ def run_breast_cancer(run: Run) -> Outcome:
         if not run.stop:
             trained = _train(run, progress, x, y, np.arange(len(y)), None, 0)
             model = model if run.stop else trained
-        run.folder.write("model.safetensors", weights_bytes(model))
+        save(model.state_dict(), run.folder.path / "model.safetensors")
     summary = {
         name: {key: mean_and_deviation([s[key] for s in rows]) for key in rows[0]}
         for name, rows in scores.items()
