@@ -322,13 +322,11 @@ def test_loader_refuses_options_that_do_not_go_together(options, rule):
         DataLoader(Squares(3), **options)
 
 
-def test_what_is_left_out_says_so():
-    with pytest.raises(NotImplementedError, match="num_workers=0"):
-        DataLoader(Squares(3), num_workers=2)
-    with pytest.raises(NotImplementedError, match="pin_memory=False"):
-        DataLoader(Squares(3), pin_memory=True)
+def test_what_is_no_data_set_is_refused():
     with pytest.raises(NotImplementedError, match="__getitem__"):
-        DataLoader(iter([1, 2]))
+        DataLoader(iter([1]))
+    with pytest.warns(UserWarning, match="pin_memory"):
+        DataLoader([1], pin_memory=True)
 
 
 def test_shuffling_nothing_is_refused():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from numbers import Real
 from typing import Any, Generic, TypeVar
@@ -27,6 +27,71 @@ class Dataset(Generic[T]):
     def __add__(self, other: Dataset[T]) -> ConcatDataset[T]:
         """Append another data set."""
         return ConcatDataset([self, other])
+
+
+class IterableDataset(Dataset[T]):
+    """Base of streams: subclasses define `__iter__()`.
+
+    In a loader with workers each worker reads a copy: split the stream by `get_worker_info()`.
+    """
+
+    def __iter__(self) -> Iterator[T]:
+        """Yield the samples of one pass."""
+        raise NotImplementedError(f"[{type(self).__name__}] a stream must define __iter__")
+
+    def __add__(self, other: Any) -> Any:
+        """Append another stream."""
+        return ChainDataset([self, other])
+
+
+class ChainDataset(IterableDataset[T]):
+    """Several streams, one after the other."""
+
+    def __init__(self, datasets: Iterable[Any]) -> None:
+        self.datasets = datasets
+
+    def __iter__(self) -> Iterator[T]:
+        """Yield the samples of all streams."""
+        for dataset in self.datasets:
+            if not isinstance(dataset, IterableDataset):
+                raise DTypeError(
+                    "all parts must be IterableDatasets",
+                    operator="ChainDataset",
+                    got=type(dataset).__name__,
+                )
+            yield from dataset
+
+    def __len__(self) -> int:
+        return sum(len(dataset) for dataset in self.datasets)  # type: ignore[arg-type]
+
+
+class StackDataset(Dataset[Any]):
+    """Samples of several data sets side by side: tuples, or dictionaries for named ones."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if bool(args) == bool(kwargs):
+            raise ArgumentError(
+                "needs data sets either in order or by name", operator="StackDataset"
+            )
+        self.datasets: Any = args or kwargs
+        parts = list(args or kwargs.values())
+        for part in parts:
+            _need_length(part, "StackDataset")
+        self._length = len(parts[0])
+        lengths = [len(part) for part in parts]
+        if len(set(lengths)) > 1:
+            raise ArgumentError(
+                "data sets must be of one length", operator="StackDataset", got=str(lengths)
+            )
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return one sample of each, as a tuple or a dictionary."""
+        if isinstance(self.datasets, dict):
+            return {name: dataset[index] for name, dataset in self.datasets.items()}
+        return tuple(dataset[index] for dataset in self.datasets)
+
+    def __len__(self) -> int:
+        return self._length
 
 
 class TensorDataset(Dataset[tuple[Tensor, ...]]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -176,3 +177,63 @@ class BatchSampler(Sampler[list[int]]):
     def __len__(self) -> int:
         count = len(self.sampler)  # type: ignore[arg-type]
         return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
+
+
+class DistributedSampler(Sampler[int]):
+    """The part of a data set that one of several processes reads; all parts are of one length.
+
+    num_replicas, rank: how many processes, and which is this one; by default from the variables
+    WORLD_SIZE and RANK. The order is one permutation per epoch, the same in all processes: call
+    `set_epoch` before each pass. What does not divide is filled up from the start, or left out with
+    `drop_last`.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+    ) -> None:
+        name = "DistributedSampler"
+        if num_replicas is None or rank is None:
+            missing = [v for v in ("WORLD_SIZE", "RANK") if v not in os.environ]
+            if missing:
+                raise ArgumentError(
+                    f"give num_replicas and rank, or set {' and '.join(missing)}", operator=name
+                )
+        self.num_replicas = int(os.environ["WORLD_SIZE"]) if num_replicas is None else num_replicas
+        self.rank = int(os.environ["RANK"]) if rank is None else rank
+        if not 0 <= self.rank < self.num_replicas:
+            raise ArgumentError(
+                f"rank must lie in [0, {self.num_replicas})", operator=name, got=str(self.rank)
+            )
+        self.dataset = dataset
+        self.epoch = 0
+        self.shuffle = shuffle
+        self.seed = seed
+        self.drop_last = drop_last
+        size, parts = len(dataset), self.num_replicas
+        self.num_samples = size // parts if drop_last else -(-size // parts)
+        self.total_size = self.num_samples * parts
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the indices of this process's part."""
+        size = len(self.dataset)
+        if self.shuffle:
+            generator = ops.Generator().manual_seed(self.seed + self.epoch)
+            order = ops.randperm(size, generator=generator).tolist()
+        else:
+            order = list(range(size))
+        if size:
+            order = (order * -(-self.total_size // size))[: self.total_size]
+        return iter(order[self.rank :: self.num_replicas])
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the permutation of the next pass."""
+        self.epoch = epoch
