@@ -130,7 +130,7 @@ def _main(job: Job, number: int, seed: int, link: Any, others: list[Any]) -> Non
                 if failed is not None:
                     raise _Told(failed)
                 if kind == "pass":
-                    reader = Reader(job, *rest, number)
+                    reader = Reader(job, rest[0], rest[1], number)
                     continue
                 assert reader is not None  # the pool sends "pass" first
                 if job.iterable:
@@ -268,7 +268,7 @@ class Pool:
         while True:
             sentinels = {worker.sentinel: i for i, worker in enumerate(self.workers)}
             left = None if until is None else max(0.0, until - time.monotonic())
-            ready = wait([*self.links, *sentinels], left)
+            ready: list[Any] = wait([*self.links, *sentinels], left)
             if not ready:
                 raise MinidlError(
                     f"[DataLoader] no batch came within {self.timeout} s (timeout); "
