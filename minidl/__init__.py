@@ -1,5 +1,6 @@
 """minidl: an eager deep-learning engine with PyTorch's names, small enough to read."""
 
+import sys as _sys
 from importlib import import_module as _import_module
 from math import e as e, inf as inf, nan as nan, pi as pi
 
@@ -7,6 +8,7 @@ from minidl import (
     autograd as autograd,
     backends as backends,
     data as data,
+    func as func,
     linalg as linalg,
     nn as nn,
     optim as optim,
@@ -63,6 +65,7 @@ from minidl.errors import (
     ShapeError as ShapeError,
     UnsupportedError as UnsupportedError,
 )
+from minidl.func import vmap as vmap
 from minidl.ops.activation import *
 from minidl.ops.along import *
 from minidl.ops.arithmetic import *
@@ -101,6 +104,9 @@ from minidl.tensor import (
     from_dlpack as from_dlpack,
     set_printoptions as set_printoptions,
 )
+
+# `minidl.autograd.functional` is built on operators and modules, which autograd lies below.
+_sys.modules["minidl.autograd.functional"] = autograd.functional = func.functional  # type: ignore[attr-defined]
 
 __version__ = "0.1.0"
 

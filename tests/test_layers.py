@@ -19,6 +19,7 @@ LAYERS = (
     ("cli", "serve"),
     ("train", "finetune", "evaluate", "explain", "compress"),
     ("models", "data"),
+    ("func",),
     ("nn", "optim", "distributions", "linalg", "special"),
     ("testing", "profiler"),
     ("serialization",),

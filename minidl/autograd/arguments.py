@@ -19,6 +19,10 @@ from minidl.errors import (
 from minidl.tensor import Tensor
 
 
+class Diverted(Exception):
+    """An argument that takes the operator over: its class has `__minidl_function__`."""
+
+
 def operand(op: Any, name: str, value: Any) -> Any:
     """An argument as the operator takes it: a Tensor, None, a Python scalar; refuse the rest."""
     kind = type(value)
@@ -34,8 +38,10 @@ def operand(op: Any, name: str, value: Any) -> Any:
 
 
 def refuse(op: Any, name: str, value: Any) -> None:
-    """Raise the error for an argument that is not a Tensor."""
+    """Raise the error for an argument that is not a Tensor, or hand the call over to it."""
     kind = type(value)
+    if hasattr(kind, "__minidl_function__"):
+        raise Diverted(kind.__minidl_function__)
     hint = "; wrap it with minidl.tensor(...)" if isinstance(value, np.ndarray | list) else ""
     shown = repr(value) if kind in (bool, int, float) else f"{kind.__module__}.{kind.__name__}"
     raise DTypeError(f"{name} must be a Tensor{hint}", operator=op.name, got=shown)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.autograd.arguments import explain, operand, prepare, rounded, sequence
+from minidl.autograd.arguments import Diverted, explain, operand, prepare, rounded, sequence
 from minidl.autograd.inplace import in_place, inplace_form, writable, write
 from minidl.autograd.node import Node, check_versions, constant, edge_of, lent, rebuilt, unfreed
 from minidl.autograd.specialise import backward_source_of, source_of
@@ -205,6 +205,7 @@ _HELPERS = {
     "ASARRAY": np.asarray,
     "LOCAL": local,
     **{d.name.upper(): d.numpy for d in FLOATS},
+    "DIVERTED": Diverted,
     "PREPARE": prepare,
     "OPERAND": operand,
     "SEQUENCE": sequence,

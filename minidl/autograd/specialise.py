@@ -5,15 +5,18 @@ local starts with an underscore, so no argument of an operator can collide with 
 `mul(input, other)` the results read
 
     def specialised(input, other):
-        if type(input) is Tensor and type(other) is Tensor:
-            input_ = input.array
-            other_ = other.array
-            _d = input_.dtype
-            if other_.dtype is _d and (_d is FLOAT32 or _d is FLOAT64 or ...):
-                _finish = None
-            else:
-                input_, other_, _finish = PREPARE(OP, input, other)
-        elif ...                                    (one Python scalar; anything else)
+        try:
+            if type(input) is Tensor and type(other) is Tensor:
+                input_ = input.array
+                other_ = other.array
+                _d = input_.dtype
+                if other_.dtype is _d and (_d is FLOAT32 or _d is FLOAT64 or ...):
+                    _finish = None
+                else:
+                    input_, other_, _finish = PREPARE(OP, input, other)
+            elif ...                                (one Python scalar; anything else)
+        except DIVERTED as _d:                      (an argument of another class takes over)
+            return _d.args[0](THIS, (input, other, ), {})
         _s = LOCAL.state
         try:
             _out = _s.enter(FORWARD, _s.cpu, input_, other_)
@@ -44,7 +47,7 @@ from typing import Any
 
 def source_of(op: Any) -> str:
     """The specialised function of `op` as Python source."""
-    lines = [*_unwrap(op), *_run(op), *_wrap(op)]
+    lines = [*_diverting(op, _unwrap(op)), *_run(op), *_wrap(op)]
     if op.inputs and not op.nondiff:
         lines += _record(op)
     lines.append("return " + ", ".join(_locals(op)[1]))
@@ -104,6 +107,15 @@ def _parameters(op: Any) -> str:
 
 
 # ---------------------------------------------------------------- forward
+
+
+def _diverting(op: Any, lines: list[str]) -> list[str]:
+    """The lines, and what is called instead where an argument is not a Tensor but acts as one."""
+    keyword = [p.name for p in op.parameters if p.kind is p.KEYWORD_ONLY]
+    args = _tuple([p.name for p in op.parameters if p.name not in keyword])
+    kwargs = "{" + ", ".join(f"{name!r}: {name}" for name in keyword) + "}"
+    call = f"    return _d.args[0](THIS, {args}, {kwargs})"
+    return ["try:", *_indent(lines), "except DIVERTED as _d:", call]
 
 
 def _unwrap(op: Any) -> list[str]:

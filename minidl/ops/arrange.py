@@ -157,7 +157,8 @@ class _Split:
 def _parts(input: Tensor, dim: int, items: Sequence[Any]) -> tuple[Tensor, ...]:
     """Views of `input`, one per slice or integer of axis `dim`, that together cover it."""
     indices = [(*(slice(None),) * dim, item, Ellipsis) for item in items]
-    if len(items) < 2 or local.state.recording is False or not input.requires_grad:
+    plain = type(input) is Tensor and local.state.recording is not False and input.requires_grad
+    if len(items) < 2 or not plain:
         return tuple([getitem(input, index) for index in indices])
     arrays = [input.array[index] for index in indices]
     shapes, dtypes = tuple([a.shape for a in arrays]), (input.array.dtype,) * len(arrays)

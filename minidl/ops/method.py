@@ -12,7 +12,7 @@ from minidl.tensor import Tensor
 
 def check_tensor(operator: str, argument: str, value: Any) -> None:
     """Refuse what is not a Tensor, for functions that look at one before an operator does."""
-    if type(value) is not Tensor:
+    if type(value) is not Tensor and not isinstance(value, Tensor):
         raise DTypeError(f"{argument} must be a Tensor; wrap it with minidl.tensor(...)",
                          operator=operator, got=type(value).__name__)  # fmt: skip
 

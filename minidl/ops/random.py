@@ -59,6 +59,8 @@ __all__ = [
 class Generator:
     """A stream of random numbers: a seed and how many counters were used. Thread-safe."""
 
+    watcher: Any = None  # a function that is told of every draw, or None
+
     def __init__(self, device: Any = "cpu") -> None:
         self.device = as_device(device)
         self._lock = threading.Lock()
@@ -102,6 +104,8 @@ class Generator:
 
     def reserve(self, words: int) -> tuple[int, int]:
         """Take counters for that many 32-bit words; returns (seed, offset) for the kernels."""
+        if Generator.watcher is not None:
+            Generator.watcher()
         with self._lock:
             offset = self._offset
             self._offset += -(-words // 4)

@@ -116,7 +116,9 @@ def pow(input: Any, exponent: Any) -> Tensor:
     Integers stay integers. Raises ArgumentError for integers to a negative integer number,
     DTypeError for two bool tensors.
     """
-    if type(exponent) is Tensor or type(input) is not Tensor:
+    if (type(exponent) is Tensor or type(input) is not Tensor) and (
+        isinstance(exponent, Tensor) or not isinstance(input, Tensor)
+    ):
         return _pow(input, exponent)
     if isinstance(exponent, np.generic):
         exponent = exponent.item()
