@@ -135,7 +135,7 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=["plain", "shuffled", "samples", "batches"])
 def test_any_number_of_workers_gives_equal_batches(options):
     expected = passes(Augmented(), 0, **options)
     for workers in (1, 2):
