@@ -153,8 +153,6 @@ def test_sizes_may_be_numpy_integers():
 @pytest.mark.parametrize(
     ("make", "way_out"),
     [
-        (lambda: nn.Embedding(3, 2, max_norm=1.0), "renormalise"),
-        (lambda: nn.Embedding(3, 2, scale_grad_by_freq=True), "count"),
         (lambda: nn.Embedding(3, 2, sparse=True), "sparse=False"),
         (lambda: nn.MSELoss(size_average=True), "reduction="),
         (lambda: nn.CrossEntropyLoss(reduce=False), "reduction="),

@@ -32,7 +32,7 @@ from minidl.nn.activation import (
     Threshold,
 )
 from minidl.nn.attention import MultiheadAttention
-from minidl.nn.containers import ModuleDict, ModuleList, Sequential
+from minidl.nn.containers import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from minidl.nn.distance import CosineSimilarity, PairwiseDistance
 from minidl.nn.dropout import (
     AlphaDropout,
@@ -42,7 +42,7 @@ from minidl.nn.dropout import (
     Dropout3d,
     FeatureAlphaDropout,
 )
-from minidl.nn.embedding import Embedding
+from minidl.nn.embedding import Embedding, EmbeddingBag
 from minidl.nn.linear import Bilinear, Flatten, Identity, Linear, Unflatten
 from minidl.nn.loss import (
     BCELoss,
@@ -81,6 +81,9 @@ from minidl.nn.transformer import (
 from minidl.tensor import Parameter
 
 __all__ = [
+    "EmbeddingBag",
+    "ParameterDict",
+    "ParameterList",
     "PoissonNLLLoss",
     "GaussianNLLLoss",
     "MarginRankingLoss",

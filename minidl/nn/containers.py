@@ -1,14 +1,16 @@
-"""Modules that hold other modules: Sequential, ModuleList, ModuleDict."""
+"""Modules that hold modules (Sequential, ModuleList, ModuleDict) or parameters (ParameterList)."""
 
 from __future__ import annotations
 
 import operator
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar, overload
 
-from minidl.errors import ArgumentError, DTypeError, OutOfRangeError
+from minidl.errors import ArgumentError, DTypeError, OutOfRangeError, UnsupportedError
 from minidl.nn.linear import activation_after
 from minidl.nn.module import Module, tree_repr
+from minidl.tensor import Parameter, Tensor
 
 NumberedT = TypeVar("NumberedT", bound="_Numbered")
 
@@ -240,3 +242,228 @@ class ModuleDict(Module):
             ) from None
         for key, module in pairs.items():
             self[key] = module
+
+
+def _as_parameter(value: Any) -> Any:
+    """A tensor as a Parameter; everything else as it is."""
+    if isinstance(value, Tensor) and not value.is_parameter:
+        return Parameter(value)
+    return value
+
+
+def _parameter_lines(items: Iterable[tuple[Any, Any]], typename: Any) -> str:
+    lines = []
+    for name, value in items:
+        if isinstance(value, Tensor):
+            kind = "Parameter" if value.is_parameter else "Tensor"
+            size = "x".join(map(str, value.shape))
+            text = f"{kind} containing: [{typename(value)} of size {size}]"
+        else:
+            text = f"Object of type: {type(value).__name__}"
+        lines.append(f"  ({name}): {text}")
+    return "\n".join(lines)
+
+
+class ParameterList(Module):
+    """A list whose tensors are registered as parameters "0", "1" and so on; it holds anything."""
+
+    def __init__(self, values: Iterable[Any] | None = None) -> None:
+        super().__init__()
+        self._size = 0
+        if values is not None:
+            self.extend(values)
+
+    def _name_at(self, index: Any) -> str:
+        place = operator.index(index)
+        if not -self._size <= place < self._size:
+            raise OutOfRangeError(
+                f"index must lie in [{-self._size}, {self._size})",
+                operator="ParameterList",
+                got=str(place),
+            )
+        return str(place % self._size)
+
+    @overload
+    def __getitem__(self, idx: slice) -> ParameterList: ...
+    @overload
+    def __getitem__(self, idx: int) -> Any: ...
+    def __getitem__(self, idx: Any) -> Any:
+        """Return one value, or a ParameterList of a slice."""
+        if isinstance(idx, slice):
+            return type(self)([self[i] for i in range(*idx.indices(self._size))])
+        return self.__dict__[self._name_at(idx)]
+
+    def __setitem__(self, idx: int, param: Any) -> None:
+        setattr(self, self._name_at(idx), _as_parameter(param))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([self[i] for i in range(self._size)])
+
+    def __iadd__(self, parameters: Iterable[Any]) -> ParameterList:
+        return self.extend(parameters)
+
+    def append(self, value: Any) -> ParameterList:
+        """Add a value at the end; a tensor becomes a parameter."""
+        self._size += 1
+        try:
+            self[self._size - 1] = value
+        except BaseException:
+            self._size -= 1
+            raise
+        return self
+
+    def extend(self, values: Iterable[Any]) -> ParameterList:
+        """Add all values at the end."""
+        if isinstance(values, Tensor) or not isinstance(values, Iterable):
+            raise DTypeError(
+                "values must be an iterable of values, not one",
+                operator="ParameterList",
+                got=type(values).__name__,
+            )
+        for value in list(values):
+            self.append(value)
+        return self
+
+    def extra_repr(self) -> str:
+        """Show each value with its dtype and size."""
+        return _parameter_lines(enumerate(self), lambda value: repr(value.dtype))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse: a list computes nothing."""
+        raise UnsupportedError("a list of parameters is not called", operator="ParameterList")
+
+
+class ParameterDict(Module):
+    """A dictionary whose tensors are registered as parameters; it holds other values too."""
+
+    def __init__(self, parameters: Any = None) -> None:
+        super().__init__()
+        self._keys: dict[str, None] = {}
+        if parameters is not None:
+            self.update(parameters)
+
+    def __getitem__(self, key: str) -> Any:
+        """Return the value under `key`."""
+        if key not in self._keys:
+            raise KeyError(key)
+        return self.__dict__[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if not isinstance(key, str):
+            raise DTypeError(
+                "keys must be strings", operator="ParameterDict", got=type(key).__name__
+            )
+        if key not in self._keys and hasattr(type(self), key):
+            raise KeyError(f"[ParameterDict] '{key}' is the name of an attribute")
+        setattr(self, key, _as_parameter(value))
+        self._keys[key] = None
+
+    def __delitem__(self, key: str) -> None:
+        if key not in self._keys:
+            raise KeyError(key)
+        del self._keys[key]
+        delattr(self, key)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._keys))
+
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(list(self._keys))
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys
+
+    def __or__(self, other: Any) -> ParameterDict:
+        new = self.copy()
+        new.update(other)
+        return new
+
+    def __ror__(self, other: Any) -> ParameterDict:
+        new = ParameterDict(other)
+        new.update(self)
+        return new
+
+    def __ior__(self, other: Any) -> ParameterDict:
+        self.update(other)
+        return self
+
+    def copy(self) -> ParameterDict:
+        """Return a dictionary of the same parameters."""
+        return ParameterDict(self.items())
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Return the value under `key`, which is `default` if there was none."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def clear(self) -> None:
+        """Remove all values."""
+        for key in list(self._keys):
+            del self[key]
+
+    def pop(self, key: str) -> Any:
+        """Remove the value under `key` and return it."""
+        value = self[key]
+        del self[key]
+        return value
+
+    def popitem(self) -> tuple[str, Any]:
+        """Remove the last pair and return it."""
+        if not self._keys:
+            raise KeyError("[ParameterDict] there is nothing to remove")
+        key = next(reversed(self._keys))
+        return key, self.pop(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value under `key`, or `default`."""
+        return self[key] if key in self else default  # noqa: SIM401 - no `get` of its own to use
+
+    def fromkeys(self, keys: Iterable[str], default: Any = None) -> ParameterDict:
+        """Return a dictionary of `keys`, each with `default`."""
+        return ParameterDict([(key, default) for key in keys])
+
+    def keys(self) -> list[str]:
+        """Return the names in order."""
+        return list(self._keys)
+
+    def items(self) -> list[tuple[str, Any]]:
+        """Return (name, value) pairs in order."""
+        return [(key, self[key]) for key in self._keys]
+
+    def values(self) -> list[Any]:
+        """Return the values in order."""
+        return [self[key] for key in self._keys]
+
+    def update(self, parameters: Any) -> None:
+        """Add or replace values from a mapping (a plain dict: in the order of names) or pairs."""
+        if isinstance(parameters, ParameterDict | OrderedDict):
+            pairs = list(parameters.items())
+        elif isinstance(parameters, Mapping):
+            pairs = sorted(parameters.items())
+        elif isinstance(parameters, Iterable):
+            pairs = [tuple(pair) for pair in parameters]
+        else:
+            raise DTypeError(
+                "parameters must be a mapping or (name, value) pairs",
+                operator="ParameterDict",
+                got=type(parameters).__name__,
+            )
+        if any(len(pair) != 2 for pair in pairs):
+            raise ArgumentError("pairs must be (name, value)", operator="ParameterDict")
+        for key, value in pairs:
+            self[key] = value
+
+    def extra_repr(self) -> str:
+        """Show each value with its type and size."""
+        return _parameter_lines(self.items(), lambda value: value.type())
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse: a dictionary computes nothing."""
+        raise UnsupportedError("a dictionary of parameters is not called", operator="ParameterDict")

@@ -16,6 +16,7 @@ from minidl.ops import (
     dropout3d,
     elu,
     embedding,
+    embedding_bag,
     feature_alpha_dropout,
     gaussian_nll_loss,
     gelu,
@@ -73,6 +74,7 @@ from minidl.ops import (
 )
 
 __all__ = [
+    "embedding_bag",
     "cosine_embedding_loss",
     "ctc_loss",
     "gaussian_nll_loss",

@@ -6,12 +6,21 @@ from typing import Any
 
 import numpy as np
 
+from minidl.autograd import no_grad
 from minidl.autograd.op import Array, Index, constant, op
 from minidl.errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, UnsupportedError
+from minidl.ops.along import index_add
+from minidl.ops.compare import gt
+from minidl.ops.convert import cast
+from minidl.ops.creation import zeros
+from minidl.ops.index import getitem
+from minidl.ops.method import check_tensor
+from minidl.ops.reduce import max, norm
 from minidl.ops.select import where
+from minidl.ops.views import reshape
 from minidl.tensor import Tensor
 
-__all__ = ["embedding", "one_hot"]
+__all__ = ["embedding", "embedding_bag", "one_hot"]
 
 
 @op(promote=None)
@@ -58,15 +67,22 @@ def embedding(
 ) -> Tensor:
     """The rows of `weight` that `input` names. input (...) integers, weight (n, d) -> (..., d).
 
-    The row padding_idx (negative: from the end) gets no gradient. Raises OutOfRangeError for an
-    index outside the table; max_norm, scale_grad_by_freq and sparse raise UnsupportedError.
+    The row padding_idx (negative: from the end) gets no gradient. max_norm: rows that are looked up
+    are first scaled down, in `weight` itself, to a `norm_type`-norm of at most that.
+    scale_grad_by_freq: the gradient of a row is divided by how often it is looked up. Raises
+    OutOfRangeError for an index outside the table, UnsupportedError for `sparse`.
     """
-    if max_norm is not None or scale_grad_by_freq or sparse:
+    if sparse:
         raise UnsupportedError(
-            "max_norm, scale_grad_by_freq and sparse are left out; scale weight or its gradient"
-            " yourself, gradients are dense",
-            operator="embedding",
+            "sparse gradients are left out; use sparse=False", operator="embedding"
         )
+    if max_norm is not None:
+        _limit_rows(input, weight, max_norm, norm_type)
+    if scale_grad_by_freq:
+        rows = embedding(input, weight, padding_idx)
+        counts = np.bincount(input.array.reshape(-1), minlength=1)[input.array]
+        shared = rows / constant(counts[..., None].astype(rows.array.dtype))
+        return rows.detach() + (shared - shared.detach())
     if padding_idx is not None:
         n = len(weight)
         if not -n <= padding_idx < n:
@@ -94,3 +110,117 @@ def one_hot(k: Any, tensor: Array, num_classes: int = -1) -> Any:
             f"indices must be >= 0 and < num_classes={num_classes}", got=f"{least} to {most}"
         )
     return k.asarray(k.eq(tensor[..., None], k.arange(count)), np.int64)
+
+
+def _limit_rows(input: Tensor, weight: Tensor, max_norm: float, norm_type: float) -> None:
+    """Scale the rows of `weight` that `input` names down to `max_norm`, in place."""
+    check_tensor("embedding", "input", input)
+    check_tensor("embedding", "weight", weight)
+    places = np.unique(input.array)
+    if places.size and (places[0] < 0 or places[-1] >= len(weight)):
+        return  # the look-up says so
+    with no_grad():
+        rows = weight.detach()[places]
+        sizes = norm(rows, norm_type, 1, True)
+        factor = where(gt(sizes, max_norm), max_norm / (sizes + 1e-7), 1.0)
+        weight.detach()[places] = cast(rows * factor, rows.array.dtype)
+
+
+def embedding_bag(
+    input: Tensor,
+    weight: Tensor,
+    offsets: Tensor | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> Tensor:
+    """Sums, means or maxima of the rows of `weight` that each bag of indices names.
+
+    input: (B, N), a bag a row; or (N,) with offsets (B,), where each bag begins -> (B, d). mode:
+    "sum", "mean" or "max"; an empty bag gives zeros. per_sample_weights: of input's shape, for
+    "sum". include_last_offset: offsets ends with the number of indices. padding_idx: is left out of
+    its bag. Raises ShapeError, ArgumentError, OutOfRangeError; UnsupportedError for `sparse`, and
+    for scale_grad_by_freq with "max".
+    """
+    name = "embedding_bag"
+    check_tensor(name, "input", input)
+    check_tensor(name, "weight", weight)
+    if mode not in ("sum", "mean", "max"):
+        raise ArgumentError("mode is 'sum', 'mean' or 'max'", operator=name, got=repr(mode))
+    if mode == "max" and scale_grad_by_freq:
+        raise UnsupportedError("scale_grad_by_freq has no meaning for mode 'max'", operator=name)
+    if per_sample_weights is not None:
+        check_tensor(name, "per_sample_weights", per_sample_weights)
+        if mode != "sum" or per_sample_weights.shape != input.shape:
+            raise ArgumentError("per_sample_weights are for mode 'sum', of input's shape",
+                                operator=name,
+                                got=f"{mode}, {per_sample_weights.shape}")  # fmt: skip
+    starts, lengths = _bags(name, input, offsets, include_last_offset)
+    indices = input.array.reshape(-1)
+    rows = embedding(
+        constant(indices), weight, None, max_norm, norm_type, scale_grad_by_freq, sparse
+    )
+    kept = np.ones(indices.shape, bool)
+    if padding_idx is not None:
+        if not -len(weight) <= padding_idx < len(weight):
+            raise ArgumentError(f"padding_idx must lie in [{-len(weight)}, {len(weight)})",
+                                operator=name, got=repr(padding_idx))  # fmt: skip
+        kept = indices != padding_idx % len(weight)
+    if mode == "max":
+        return _largest_of_bags(rows, starts, lengths, kept)
+    bag = np.repeat(np.arange(len(lengths)), lengths)
+    if per_sample_weights is not None:
+        rows = rows * reshape(per_sample_weights, (-1, 1))
+    rows = where(constant(kept[:, None]), rows, 0.0)
+    out = index_add(
+        zeros((len(lengths), weight.shape[1]), dtype=rows.dtype), 0, constant(bag), rows
+    )
+    if mode == "sum":
+        return out
+    counts = np.maximum(np.bincount(bag[kept], minlength=len(lengths)), 1)
+    return out / constant(counts[:, None].astype(rows.array.dtype))
+
+
+def _bags(
+    name: str, input: Tensor, offsets: Tensor | None, include_last: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where each bag begins among all indices, and how many it has."""
+    if input.ndim == 2:
+        if offsets is not None:
+            raise ArgumentError("offsets are for input of one axis", operator=name)
+        count, length = input.shape
+        return np.arange(count) * length, np.full(count, length)
+    if input.ndim != 1 or offsets is None or offsets.ndim != 1:
+        raise ShapeError("needs input (B, N), or (N,) with offsets (B,)", operator=name,
+                         got=str(input.shape))  # fmt: skip
+    starts = np.asarray(offsets.array)
+    if include_last:
+        if not starts.size:
+            raise ArgumentError("include_last_offset needs an offset", operator=name)
+        ends, starts = starts[1:], starts[:-1]
+    else:
+        ends = np.append(starts[1:], input.shape[0])
+    lengths = ends - starts
+    if (starts.size and starts[0] != 0) or (lengths < 0).any() or ends[-1:].sum() > len(input):
+        raise ArgumentError("offsets must begin with 0 and not decrease, nor go beyond input",
+                            operator=name, got=str(offsets.tolist()))  # type: ignore[attr-defined]  # fmt: skip
+    return starts, lengths
+
+
+def _largest_of_bags(
+    rows: Tensor, starts: np.ndarray, lengths: np.ndarray, kept: np.ndarray
+) -> Tensor:
+    longest = int(lengths.max()) if lengths.size else 0
+    if not longest:
+        return zeros((len(lengths), rows.shape[1]), dtype=rows.dtype)
+    within = np.arange(longest) < lengths[:, None]
+    places = np.where(within, starts[:, None] + np.arange(longest), 0)
+    there: Any = within & kept[places]
+    wide = getitem(rows, (constant(places),))  # (B, longest, d)
+    largest = max(where(constant(there[..., None]), wide, -np.inf), 1)[0]
+    return where(constant(there.any(1)[:, None]), largest, 0.0)

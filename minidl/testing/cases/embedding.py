@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from minidl.dtypes import DType, int64
-from minidl.ops.embedding import embedding, one_hot
+from minidl.dtypes import DType, float32, float64, int64
+from minidl.ops.embedding import embedding, embedding_bag, one_hot
 from minidl.testing.case import Case, Sample, sample
 
 
@@ -50,7 +50,28 @@ def _one_hot(index: Any, num_classes: int) -> Any:
     return out
 
 
+def _bag_inputs(d: Any, dtype: DType) -> Sample:
+    count = d.integer(1, 5)
+    weight = d.array((count, d.integer(1, 3)), dtype, distinct=True)
+    mode = d.choice(["sum", "mean", "max"])
+    if d.boolean():
+        shape = (d.integer(1, 3), d.integer(1, 4))
+        return sample(d.index(count, shape), weight, mode=mode)
+    index = d.index(count, (d.integer(1, 6),))
+    cuts = sorted(d.integer(0, len(index)) for _ in range(d.integer(0, 2)))
+    return sample(index, weight, np.array([0, *cuts]), mode=mode)
+
+
+def _bags(index: Any, weight: Any, offsets: Any = None, mode: str = "mean") -> Any:
+    bags = list(index) if offsets is None else np.split(index, offsets[1:])
+    reduce = {"sum": np.sum, "mean": np.mean, "max": np.max}[mode]
+    empty = np.zeros(weight.shape[1])
+    return np.stack([reduce(weight[bag], axis=0) if len(bag) else empty for bag in bags])
+
+
 CASES = [
+    Case("embedding_bag", embedding_bag, _bags, _bag_inputs, dtypes=(float64, float32),
+         torch="torch.nn.functional.embedding_bag"),
     Case("embedding", embedding, _rows, _inputs, torch="torch.nn.functional.embedding",
          operators=("embedding", "embedding_backward")),
     Case("embedding_padding", embedding, _rows, _padded_inputs, grad_inputs=_unpadded_inputs,
