@@ -35,10 +35,16 @@ ROOT = Path(__file__).parents[1]
 
 def children() -> list[int]:
     """The processes that this one has started, less those that Python keeps for itself."""
-    command = ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())]
-    lines = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
-    own = ("resource_tracker", "forkserver", command[0])
-    return [int(line.split()[0]) for line in lines if not any(name in line for name in own)]
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            command = (folder / "cmdline").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # ended meanwhile
+        if parent == os.getpid() and not re.search("resource_tracker|forkserver", command):
+            found.append(int(folder.name))
+    return found
 
 
 @pytest.fixture(autouse=True)
