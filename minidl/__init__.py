@@ -3,17 +3,17 @@
 import sys as _sys
 from importlib import import_module as _import_module
 from math import e as e, inf as inf, nan as nan, pi as pi
+from types import ModuleType as _ModuleType
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from minidl import (
     autograd as autograd,
     backends as backends,
     data as data,
-    func as func,
     linalg as linalg,
     nn as nn,
     optim as optim,
     profiler as profiler,
-    serialization as serialization,
     special as special,
 )
 from minidl.autograd import (
@@ -65,7 +65,6 @@ from minidl.errors import (
     ShapeError as ShapeError,
     UnsupportedError as UnsupportedError,
 )
-from minidl.func import vmap as vmap
 from minidl.ops.activation import *
 from minidl.ops.along import *
 from minidl.ops.arithmetic import *
@@ -97,16 +96,12 @@ from minidl.ops.sort import *
 from minidl.ops.special import *
 from minidl.ops.transcendental import *
 from minidl.ops.views import *
-from minidl.serialization import load as load, save as save
 from minidl.tensor import (
     Parameter as Parameter,
     Tensor as Tensor,
     from_dlpack as from_dlpack,
     set_printoptions as set_printoptions,
 )
-
-# `minidl.autograd.functional` is built on operators and modules, which autograd lies below.
-_sys.modules["minidl.autograd.functional"] = autograd.functional = func.functional  # type: ignore[attr-defined]
 
 __version__ = "0.1.0"
 
@@ -116,8 +111,33 @@ float = float32  # noqa: A001
 int = int32  # noqa: A001
 
 
+# What few programs use is imported at its first use: it would take a fifth of the import.
+_LATER = {
+    "distributions": "distributions",
+    "func": "func",
+    "load": "serialization",
+    "save": "serialization",
+    "serialization": "serialization",
+    "vmap": "func",
+}
+if _TYPE_CHECKING:
+    from minidl import distributions as distributions, func as func, serialization as serialization
+    from minidl.func import vmap as vmap
+    from minidl.serialization import load as load, save as save
+
+
 def __getattr__(name: str) -> object:
-    """Packages that are imported at first use: distributions would take a tenth of the import."""
-    if name == "distributions":
-        return _import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = _import_module(f"{__name__}.{_LATER[name]}")
+    return module if name == _LATER[name] else globals().setdefault(name, getattr(module, name))
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})
+
+
+# `minidl.autograd.functional` is built on operators and modules, which autograd lies below.
+_functional = _ModuleType("minidl.autograd.functional", "See `minidl.func.functional`.")
+_functional.__getattr__ = lambda name: getattr(_import_module("minidl.func.functional"), name)  # type: ignore[attr-defined]
+_sys.modules[_functional.__name__] = autograd.functional = _functional  # type: ignore[attr-defined]

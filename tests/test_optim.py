@@ -264,7 +264,7 @@ def test_bad_values_are_refused(make, rule):
         (lambda p: optim.SGD(p, lr="0.1"), "lr must be a number, got '0.1'"),
         (lambda p: optim.SGD(p, momentum=None), "momentum must be a number"),
         (lambda p: optim.Adam(p, eps=None), "eps must be a number"),
-        (lambda p: optim.SGD([("name", p[0])]), r"model\.parameters\(\)"),
+        (lambda p: optim.SGD([("name", 1.0)]), r"model\.parameters\(\)"),
         (lambda p: optim.SGD([{"params": set(p)}]), "order"),
         (lambda p: optim.SGD(p, lr=ops.tensor(0.1)), "number"),
         (lambda p: optim.Adam(p, differentiable=True), "differentiable"),

@@ -7,7 +7,6 @@ process of the caller their states are put back after each batch: reading data l
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,8 @@ import minidl.ops as ops
 
 def start(seed: int, epoch: int, place: int) -> None:
     """Start all three generators from a key of integers, none negative."""
+    import random
+
     words = np.random.SeedSequence([seed, epoch, place]).generate_state(4)
     whole = int.from_bytes(words.tobytes(), "little")
     ops.default_generator.manual_seed(whole)
@@ -47,10 +48,14 @@ class Apart:
 
 
 def _states() -> tuple[Any, Any, Any]:
+    import random
+
     return ops.get_rng_state(), random.getstate(), np.random.get_state()
 
 
 def _restore(states: tuple[Any, Any, Any]) -> None:
+    import random
+
     ops.set_rng_state(states[0])
     random.setstate(states[1])
     np.random.set_state(states[2])

@@ -8,7 +8,6 @@ it is, however that ends. Small batches go through the socket whole.
 from __future__ import annotations
 
 import io
-import mmap
 import os
 import pickle
 from typing import Any
@@ -70,6 +69,7 @@ class _Unpacker(pickle.Unpickler):
 
 def send(connection: Any, number: int, batch: Any) -> None:
     """Send batch `number` to the process at the other end."""
+    import mmap
     from multiprocessing import reduction
 
     file = io.BytesIO()
@@ -100,6 +100,7 @@ def send(connection: Any, number: int, batch: Any) -> None:
 
 def receive(connection: Any, message: Any) -> Any:
     """The batch of a message that `send` wrote; its arrays lie in the memory that was sent."""
+    import mmap
     from multiprocessing import reduction
 
     _, head, rest = message

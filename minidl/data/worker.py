@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import sys
 import threading
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -102,6 +100,7 @@ def _main(job: Job, number: int, seed: int, link: Any, others: list[Any]) -> Non
     """Answer the tasks that come through `link` until it is closed."""
     global _current
     import multiprocessing
+    import signal
     from multiprocessing.connection import wait
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; it ends the workers
@@ -161,6 +160,8 @@ class _Failure:
     """An exception on its way to the parent: its class if that can travel, and its traceback."""
 
     def __init__(self, number: int) -> None:
+        import traceback
+
         kind, error, _ = sys.exc_info()
         self.text = (
             f"[DataLoader] worker {number} (pid {os.getpid()}) failed:\n\n{traceback.format_exc()}"
@@ -296,6 +297,8 @@ class Pool:
                     self._report(sentinels[gone])
 
     def _report(self, number: int) -> None:
+        import signal
+
         worker = self.workers[number]
         worker.join(5)
         code = worker.exitcode

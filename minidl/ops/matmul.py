@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import string
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,7 +34,7 @@ __all__ = [
 ]
 
 # of labels that are numbers; without `->` a result is ordered by them, and as text "A" < "a"
-_LETTERS = string.ascii_uppercase + string.ascii_lowercase
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 @method("matmul", "__matmul__")

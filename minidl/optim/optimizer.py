@@ -16,13 +16,20 @@ import minidl.ops as ops
 from minidl.autograd import enable_grad
 from minidl.errors import ArgumentError, DTypeError, MinidlError, UnsupportedError
 from minidl.ops import training
+from minidl.optim.hooks import (
+    Hooked,
+    register_optimizer_step_post_hook as register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook as register_optimizer_step_pre_hook,
+    with_step_hooks,
+)
 from minidl.tensor import Tensor
 
 
-class Optimizer:
+class Optimizer(Hooked):
     """Base of all optimisers.
 
-    `params` is an iterable of parameters, or of dictionaries with "params" and own options.
+    `params` is an iterable of parameters, of pairs (name, parameter) as
+    `model.named_parameters()` gives them, or of dictionaries with "params" and own options.
     `state` maps a parameter to what the optimiser remembers of it. A subclass defines
     `_update(group, params, grads)`, which steps the parameters that have a gradient in one kernel
     call, or overrides `step` as a whole.
@@ -34,6 +41,7 @@ class Optimizer:
     _unlike: tuple[str, ...] = ("eta", "mu", "mu_product")
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
+        super().__init__()
         if isinstance(params, Tensor | dict) or not isinstance(params, Iterable):
             raise DTypeError(
                 "params must be an iterable of tensors or dictionaries",
@@ -55,8 +63,10 @@ class Optimizer:
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters with options of its own, such as thawed layers.
 
-        Raises ArgumentError (a ValueError) for a parameter that is in a group already or is the
-        result of an operator, DTypeError (a TypeError) for what is not a tensor.
+        Parameters may be pairs (name, parameter), in all groups or in none; the group then has
+        "param_names", too. Raises ArgumentError (a ValueError) for a parameter that is in a group
+        already, is the result of an operator or lacks a name, DTypeError (a TypeError) for what is
+        not a tensor.
         """
         name = type(self).__name__
         if not isinstance(param_group, dict) or "params" not in param_group:
@@ -71,6 +81,7 @@ class Optimizer:
                 "parameters need an order, which a set does not keep; pass a list", operator=name
             )
         params = [params] if isinstance(params, Tensor) else list(params)
+        params, names = self._apart(params)
         for param in params:
             if not isinstance(param, Tensor):
                 raise DTypeError(
@@ -90,11 +101,28 @@ class Optimizer:
         if taken.intersection(params):
             raise ArgumentError("a parameter occurs in more than one group", operator=name)
         options = {key: value for key, value in param_group.items() if key != "params"}
-        group = {"params": params, **options}
+        group = {"params": params, **({} if names is None else {"param_names": names}), **options}
         for key, value in self.defaults.items():
             group.setdefault(key, copy.deepcopy(value))
         self._check_options(group)
         self.param_groups.append(group)
+
+    def _apart(self, params: list[Any]) -> tuple[list[Any], list[str] | None]:
+        """Parameters and their names, or None if they have none."""
+        pairs = [
+            isinstance(param, tuple) and len(param) == 2 and isinstance(param[0], str)
+            for param in params
+        ]
+        named = any(pairs)
+        groups = [group for group in self.param_groups if group["params"]]
+        others = {"param_names" in group for group in groups}
+        if params and (named != all(pairs) or others - {named}):
+            raise ArgumentError(
+                "either all parameters have names or none has", operator=type(self).__name__
+            )
+        if not named:
+            return params, None
+        return [param for _, param in params], [name for name, _ in params]
 
     def _check_options(self, group: dict[str, Any]) -> None:
         """Refuse options outside their domain, in the defaults and in every group."""
@@ -140,6 +168,7 @@ class Optimizer:
         for group in self.param_groups:
             training.clear_grads(group["params"], set_to_none)
 
+    @with_step_hooks
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; return what `closure` returns, if given.
 
@@ -170,18 +199,24 @@ class Optimizer:
 
         The tensors share storage with the optimiser's.
         """
+        for hook in self._state_dict_pre.values():
+            hook(self)
         index = {}
         for group in self.param_groups:
             for param in group["params"]:
                 index.setdefault(param, len(index))
         groups = []
         for group in self.param_groups:
-            packed = {key: value for key, value in group.items() if key != "params"}
-            groups.append({**packed, "params": [index[param] for param in group["params"]]})
-        return {
+            options = {key: value for key, value in group.items() if key != "params"}
+            groups.append({**options, "params": [index[param] for param in group["params"]]})
+        packed = {
             "state": {index[param]: dict(state) for param, state in self.state.items()},
             "param_groups": groups,
         }
+        for hook in self._state_dict_post.values():
+            result = hook(self, packed)
+            packed = packed if result is None else result
+        return packed
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take copies of the state and options that `state_dict` returned.
@@ -191,6 +226,10 @@ class Optimizer:
         size or the state is another optimiser's, MinidlError if a state tensor has another shape
         than its parameter. Then nothing has changed.
         """
+        state_dict = dict(state_dict) if isinstance(state_dict, Mapping) else state_dict
+        for hook in self._load_state_dict_pre.values():
+            result = hook(self, state_dict)
+            state_dict = state_dict if result is None else result
         if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
             raise DTypeError(
                 'state_dict must be a dictionary with "state" and "param_groups"',
@@ -226,9 +265,13 @@ class Optimizer:
             self._adopt(state[param])
         for saved_group, group in zip(saved_groups, self.param_groups, strict=True):
             saved_group["params"] = group["params"]
+            if "param_names" in group:
+                saved_group.setdefault("param_names", group["param_names"])
             for key, value in self.defaults.items():
                 saved_group.setdefault(key, copy.deepcopy(value))
         self.state, self.param_groups = state, saved_groups
+        for hook in self._load_state_dict_post.values():
+            hook(self)
 
     def __repr__(self) -> str:
         """List the options of every group."""

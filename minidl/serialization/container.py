@@ -7,7 +7,6 @@ overlaps, holes, the length of the file); arrays are taken out here, so that the
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 import re
 from pathlib import Path
@@ -101,6 +100,8 @@ def _check(source: Path | bytes, where: str) -> None:
 
 def mapped(path: Path) -> Any:
     """The file as a buffer whose changes stay in memory; ArgumentError if it is empty."""
+    import mmap
+
     with open(path, "rb") as file:
         try:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)

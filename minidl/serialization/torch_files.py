@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import pickle
 import sys
-import zlib
 from collections import Counter, OrderedDict
 from pathlib import Path
 from typing import Any
@@ -131,6 +130,7 @@ def _read_zip(buffer: Any, device: Any, keep_mapped: bool) -> Any:
 def _entries(buffer: Any) -> dict[str, tuple[int, int, int]]:
     """Start, size and checksum of every entry, none compressed and none outside of the file."""
     import zipfile
+    import zlib
 
     found: dict[str, tuple[int, int, int]] = {}
     total = 0
