@@ -36,6 +36,7 @@ from minidl.ops.select import *
 from minidl.ops.softmax import *
 from minidl.ops.sort import *
 from minidl.ops.special import *
+from minidl.ops.statistics import *
 from minidl.ops.transcendental import *
 from minidl.ops.views import *
 

@@ -22,14 +22,18 @@ from minidl.tensor import Tensor
 
 __all__ = [
     "celu",
+    "celu_",
     "elu",
+    "elu_",
     "gelu",
     "glu",
     "hardshrink",
     "hardsigmoid",
     "hardswish",
     "hardtanh",
+    "hardtanh_",
     "leaky_relu",
+    "leaky_relu_",
     "logsigmoid",
     "mish",
     "prelu",
@@ -37,6 +41,7 @@ __all__ = [
     "relu6",
     "relu_",
     "selu",
+    "selu_",
     "sigmoid",
     "silu",
     "softplus",
@@ -44,6 +49,7 @@ __all__ = [
     "softsign",
     "tanhshrink",
     "threshold",
+    "threshold_",
 ]
 
 
@@ -117,6 +123,7 @@ def hardtanh(
 
 
 _hardtanh_ = in_place("hardtanh_", _hardtanh)
+hardtanh_ = in_place("hardtanh_", hardtanh)
 
 
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
@@ -156,6 +163,7 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
 
 
 _leaky_relu_ = in_place("leaky_relu_", _leaky_relu)
+leaky_relu_ = in_place("leaky_relu_", leaky_relu)
 
 
 # ---------------------------------------------------------------- exponential linear units
@@ -221,6 +229,8 @@ def selu(input: Tensor, inplace: bool = False) -> Tensor:
     """`elu` with the constants that keep mean 0 and variance 1 (Klambauer et al. 2017)."""
     return (_elu_ if inplace else _elu)(input, _SELU_ALPHA, _SELU_SCALE, 1)
 
+
+elu_, celu_, selu_ = (in_place(f"{f.__name__}_", f) for f in (elu, celu, selu))
 
 # ---------------------------------------------------------------- sigmoid and its relatives
 
@@ -424,7 +434,7 @@ def _like(input: Tensor, value: float) -> float | int:
     return value if input.dtype.kind == FLOAT else int(value)
 
 
-_threshold_ = in_place("threshold_", threshold)
+_threshold_ = threshold_ = in_place("threshold_", threshold)
 
 
 @method("hardshrink")

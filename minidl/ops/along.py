@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from minidl.autograd.op import Array, Index, constant, op, writable, write
-from minidl.dtypes import BOOL
-from minidl.errors import DTypeError, OutOfRangeError, ShapeError, UnsupportedError
+from minidl.autograd.op import Array, Index, constant, in_place, op, writable, write
+from minidl.dtypes import BOOL, FLOAT
+from minidl.errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, UnsupportedError
+from minidl.ops.compare import eq
+from minidl.ops.convert import cast
 from minidl.ops.creation import zeros
 from minidl.ops.index import (
     getitem,
@@ -21,6 +23,7 @@ from minidl.ops.index import (
     values_for,
 )
 from minidl.ops.method import check_tensor, method
+from minidl.ops.select import where
 from minidl.ops.views import axis, broadcast_shapes, expand, flatten, reshape
 from minidl.tensor import Tensor
 
@@ -33,6 +36,7 @@ __all__ = [
     "masked_scatter",
     "scatter",
     "scatter_add",
+    "scatter_reduce",
     "take",
     "take_along_dim",
 ]
@@ -218,6 +222,120 @@ def scatter_(
     else:
         store("scatter_", *_scatter_parts(input, dim, index, src, "scatter_"))
     return input
+
+
+@op(promote=None)
+def _scatter_best(
+    k: Any, input: Array, dim: int, index: Index, src: Array, largest: bool, own: bool
+) -> Any:
+    """The largest (or smallest) of what meets at each place; `own`: with what `input` has there."""
+    places = _mesh(index, dim)
+    out, values = input.copy(), src[tuple([slice(n) for n in index.shape])]
+    if not own:
+        out[places] = values
+    (np.maximum if largest else np.minimum).at(out, places, values)
+    return out
+
+
+@_scatter_best.gradient
+def _(
+    g: Tensor, input: Tensor, dim: int, index: Tensor, src: Tensor, out: Tensor, own: bool
+) -> Any:
+    """Shared by all that are equal to the result."""
+    used = _corner(src, index.shape)
+    mine = cast(eq(input, out), g.dtype)
+    if not own:
+        mine = mine * _untouched(input, dim, index)  # type: ignore[operator]
+    theirs = cast(eq(used, gather(out, dim, index)), g.dtype)
+    each = g / scatter_add(mine, dim, index, theirs)  # type: ignore[operator]
+    return each * mine, _back_to(gather(each, dim, index) * theirs, src.shape)  # type: ignore[operator]
+
+
+@op(promote=None)
+def _scatter_prod(k: Any, input: Array, dim: int, index: Index, src: Array, own: bool) -> Any:
+    places, out = _mesh(index, dim), input.copy()
+    if not own:
+        out[places] = 1
+    np.multiply.at(out, places, src[tuple([slice(n) for n in index.shape])])
+    return out
+
+
+@_scatter_prod.gradient
+def _(g: Tensor, input: Tensor, dim: int, index: Tensor, src: Tensor, own: bool) -> Any:
+    """The products of the others: where one factor is 0, all of the gradient is that one's."""
+    used = _corner(src, index.shape)
+    zero, zeros_used = eq(input, 0), eq(used, 0)
+    there = 1 if own else _untouched(input, dim, index)
+    count = scatter_add(cast(zero, g.dtype) * there, dim, index, cast(zeros_used, g.dtype))  # type: ignore[operator]
+    filled, filled_used = where(zero, 1, input), where(zeros_used, 1, used)
+    scaled = g * _scatter_prod(filled, dim, index, filled_used, own)  # type: ignore[operator]
+
+    def share(scaled: Tensor, factor: Tensor, is_zero: Tensor, count: Tensor) -> Tensor:
+        return where(eq(count, cast(is_zero, count.dtype)), scaled / factor, 0)  # type: ignore[operator]
+
+    theirs = share(gather(scaled, dim, index), filled_used, zeros_used, gather(count, dim, index))
+    return share(scaled, filled, zero, count) * there, _back_to(theirs, src.shape)  # type: ignore[operator]
+
+
+def _corner(src: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The part of `src` that an index of `shape` uses."""
+    return src if src.shape == shape else getitem(src, (*[slice(n) for n in shape], Ellipsis))
+
+
+def _untouched(input: Tensor, dim: int, index: Tensor) -> Tensor:
+    """1 where `index` does not point along `dim`, 0 where it does."""
+    left = np.ones(input.shape, input.array.dtype)
+    left[_mesh(index.array, dim)] = 0
+    return constant(left)
+
+
+_REDUCTIONS = ("sum", "prod", "mean", "amax", "amin")
+
+
+@method("scatter_reduce")
+def scatter_reduce(
+    input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
+) -> Tensor:
+    """A copy of `input`, each element reduced with those of `src` that `index` sends there.
+
+    Shapes as in `scatter_add`. reduce: "sum", "prod", "mean" (rounded down for integers), "amax" or
+    "amin", whose equal elements share the gradient. With `include_self` False elements of `input`
+    that are met do not count.
+    """
+    name = "scatter_reduce"
+    for label, value in (("input", input), ("index", index), ("src", src)):
+        check_tensor(name, label, value)
+    if reduce not in _REDUCTIONS:
+        rule = f"reduce must be one of {', '.join(_REDUCTIONS)}"
+        raise ArgumentError(rule, operator=name, got=repr(reduce))
+    if input.dtype != src.dtype:
+        raise DTypeError("input and src must have one dtype", operator=name,
+                         got=f"{input.dtype}, {src.dtype}")  # fmt: skip
+    if not input.ndim:
+        whole = [reshape(x, (1,)) for x in (input, index, src)]
+        return reshape(scatter_reduce(whole[0], 0, *whole[1:], reduce, include_self=include_self),
+                       ())  # fmt: skip
+    dim = axis(input.ndim, dim, name)
+    try:
+        _check_along(input.shape, dim, index.array, src.shape)
+    except (DTypeError, OutOfRangeError, ShapeError) as error:
+        error.operator, error.got = name, f"{input.shape}, {index.shape}, {src.shape}"
+        raise
+    if reduce in ("amax", "amin"):
+        return _scatter_best(input, dim, index, src, reduce == "amax", include_self)
+    if reduce == "prod":
+        return _scatter_prod(input, dim, index, src, include_self)
+    start = input if include_self else input * _untouched(input, dim, index)  # type: ignore[operator]
+    total = scatter_add(start, dim, index, src)
+    if reduce == "sum":
+        return total
+    count = np.ones(input.shape, np.int64) if include_self else np.zeros(input.shape, np.int64)
+    np.add.at(count, _mesh(index.array, dim), 1)
+    count = constant(np.maximum(count, 1))
+    return total / count if input.dtype.kind == FLOAT else total // count  # type: ignore[operator]
+
+
+method("scatter_reduce_")(in_place("scatter_reduce_", scatter_reduce))
 
 
 def _in_place_sum(name: str, functional: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ __all__ = [
     "add",
     "addcdiv",
     "addcmul",
+    "deg2rad",
     "div",
     "divide",
     "floor_divide",
@@ -29,6 +31,7 @@ __all__ = [
     "neg",
     "negative",
     "positive",
+    "rad2deg",
     "reciprocal",
     "remainder",
     "rsub",
@@ -382,6 +385,18 @@ def _(g: Tensor, tensor1: Any, tensor2: Any, value: float, needs: Any) -> Any:
     return g, scaled, -scaled * (tensor1 / tensor2) if needs[2] else None
 
 
+@method("deg2rad")
+def deg2rad(input: Tensor) -> Tensor:
+    """Radians of degrees."""
+    return mul(input, math.pi / 180)
+
+
+@method("rad2deg")
+def rad2deg(input: Tensor) -> Tensor:
+    """Degrees of radians."""
+    return mul(input, 180 / math.pi)
+
+
 subtract, multiply = sub, mul
 in_place_methods(
     div=div,
@@ -399,6 +414,8 @@ in_place_methods(
     lerp=lerp,
     addcmul=addcmul,
     addcdiv=addcdiv,
+    deg2rad=deg2rad,
+    rad2deg=rad2deg,
 )
 method("__ifloordiv__")(getattr(Tensor, "floor_divide_"))  # noqa: B009 - attached just above
 method("__imod__")(getattr(Tensor, "remainder_"))  # noqa: B009

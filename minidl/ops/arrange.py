@@ -48,23 +48,31 @@ __all__ = [
     "concatenate",
     "diag",
     "diag_embed",
+    "diagflat",
+    "diagonal_scatter",
+    "dsplit",
     "dstack",
     "flip",
     "fliplr",
     "flipud",
+    "hsplit",
     "hstack",
     "meshgrid",
     "pad",
     "repeat_interleave",
     "roll",
     "rot90",
+    "select_scatter",
+    "slice_scatter",
     "split",
+    "split_with_sizes",
     "stack",
     "tensor_split",
     "tile",
     "tril",
     "triu",
     "unbind",
+    "vsplit",
     "vstack",
 ]
 
@@ -246,6 +254,41 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple
         raise ArgumentError("sections must be positive", operator="tensor_split", got=str(given))
     least, more = divmod(size, given)
     return _sliced(input, dim, [least + (i < more) for i in range(given)])
+
+
+@method("split_with_sizes")
+def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """`split` into parts of these lengths."""
+    return split(input, tuple(split_sizes), dim)
+
+
+def _split_along(name: str, input: Tensor, given: Any, dim: int, least: int) -> tuple[Tensor, ...]:
+    check_tensor(name, "input", input)
+    if input.ndim < least:
+        raise ShapeError(f"needs at least {least} axes", operator=name, got=str(input.shape))
+    if isinstance(given, int) and given > 0 and input.shape[dim] % given:
+        rule = f"axis {dim} must divide into equal parts"
+        raise ShapeError(rule, operator=name, got=f"{input.shape}, {given}")
+    return tensor_split(input, given, dim)
+
+
+@method("hsplit")
+def hsplit(input: Tensor, indices_or_sections: Any) -> tuple[Tensor, ...]:
+    """`tensor_split` of axis 1 (of axis 0 for one axis) into equal parts, or before each index."""
+    dim = 0 if input.ndim == 1 else 1
+    return _split_along("hsplit", input, indices_or_sections, dim, 1)
+
+
+@method("vsplit")
+def vsplit(input: Tensor, indices_or_sections: Any) -> tuple[Tensor, ...]:
+    """`tensor_split` of axis 0 of two axes or more into equal parts, or before each index."""
+    return _split_along("vsplit", input, indices_or_sections, 0, 2)
+
+
+@method("dsplit")
+def dsplit(input: Tensor, indices_or_sections: Any) -> tuple[Tensor, ...]:
+    """`tensor_split` of axis 2 of three axes or more into equal parts, or before each index."""
+    return _split_along("dsplit", input, indices_or_sections, 2, 3)
 
 
 @method("unbind")
@@ -533,6 +576,58 @@ def diag(input: Tensor, diagonal: int = 0) -> Tensor:
 
 
 _diagonal = diagonal  # `diag` has an argument of that name
+
+
+@method("diagflat")
+def diagflat(input: Tensor, offset: int = 0) -> Tensor:
+    """The square matrix with all elements of `input`, in C order, on a diagonal."""
+    return diag_embed(flatten(input), offset)
+
+
+# ---------------------------------------------------------------- with another part
+
+
+def _with_part(name: str, input: Tensor, src: Tensor, part: Any) -> Tensor:
+    """A copy of `input` whose part, a view that `part` takes, is `src`."""
+    check_tensor(name, "src", src)
+    out = clone(input)
+    target = part(out)
+    if target.shape != src.shape:
+        rule = f"src must have the shape {target.shape} of the part"
+        raise ShapeError(rule, operator=name, got=str(src.shape))
+    target.copy_(src)
+    return out
+
+
+@method("slice_scatter")
+def slice_scatter(
+    input: Tensor,
+    src: Tensor,
+    dim: int = 0,
+    start: int | None = None,
+    end: int | None = None,
+    step: int = 1,
+) -> Tensor:
+    """A copy of `input` with `src` as the slice start:end:step of axis `dim`."""
+    lead = (slice(None),) * axis(input.ndim, dim, "slice_scatter")
+    index = (*lead, slice(start, end, step))
+    return _with_part("slice_scatter", input, src, lambda x: getitem(x, index))
+
+
+@method("select_scatter")
+def select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
+    """A copy of `input` with `src` as slice `index` of axis `dim`."""
+    lead = (slice(None),) * axis(input.ndim, dim, "select_scatter")
+    return _with_part("select_scatter", input, src, lambda x: getitem(x, (*lead, index)))
+
+
+@method("diagonal_scatter")
+def diagonal_scatter(
+    input: Tensor, src: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1
+) -> Tensor:
+    """A copy of `input` with `src` as a diagonal of the planes of axes `dim1` and `dim2`."""
+    return _with_part("diagonal_scatter", input, src, lambda x: _diagonal(x, offset, dim1, dim2))
+
 
 # ---------------------------------------------------------------- grids
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from typing import Any
 
@@ -30,6 +31,9 @@ __all__ = [
     "isfinite",
     "isinf",
     "isnan",
+    "isneginf",
+    "isposinf",
+    "isreal",
     "le",
     "less",
     "less_equal",
@@ -116,6 +120,25 @@ def isnan(k: Any, input: Array) -> Any:
 def isinf(k: Any, input: Array) -> Any:
     """Whether each element is +inf or -inf; bool."""
     return k.isinf(input)
+
+
+@method("isposinf")
+def isposinf(input: Tensor) -> Tensor:
+    """Whether each element is +inf; bool."""
+    return eq(input, math.inf)
+
+
+@method("isneginf")
+def isneginf(input: Tensor) -> Tensor:
+    """Whether each element is -inf; bool."""
+    return eq(input, -math.inf)
+
+
+@method("isreal")
+def isreal(input: Tensor) -> Tensor:
+    """Whether each element is real, which all are here; bool."""
+    check_tensor("isreal", "input", input)
+    return logical_or(eq(input, input), isnan(input))
 
 
 @method("isfinite")

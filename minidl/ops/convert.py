@@ -26,7 +26,18 @@ from minidl.errors import ArgumentError, DTypeError
 from minidl.ops.method import check_tensor, method
 from minidl.tensor import Tensor, as_device
 
-__all__ = ["clone", "is_floating_point", "is_same_size", "is_tensor", "numel"]
+__all__ = [
+    "clone",
+    "is_complex",
+    "is_floating_point",
+    "is_nonzero",
+    "is_same_size",
+    "is_signed",
+    "is_tensor",
+    "numel",
+    "resolve_conj",
+    "resolve_neg",
+]
 
 
 def is_tensor(obj: Any) -> bool:
@@ -45,6 +56,52 @@ def is_floating_point(input: Tensor) -> bool:
     """Whether the dtype is a floating point one."""
     check_tensor("is_floating_point", "input", input)
     return input.is_floating_point()
+
+
+@method("is_complex", "is_conj", "is_neg")
+def is_complex(input: Tensor) -> bool:
+    """False: all dtypes are real."""
+    check_tensor("is_complex", "input", input)
+    return False
+
+
+@method("is_signed")
+def is_signed(input: Tensor) -> bool:
+    """Whether the dtype has negative numbers."""
+    check_tensor("is_signed", "input", input)
+    return input.array.dtype.kind not in "ub"
+
+
+@method("is_nonzero")
+def is_nonzero(input: Tensor) -> bool:
+    """Whether the one element is not 0."""
+    return bool(input)
+
+
+@method("conj", "resolve_conj", "resolve_neg")
+def resolve_conj(input: Tensor) -> Tensor:
+    """The tensor itself, all dtypes being real."""
+    check_tensor("resolve_conj", "input", input)
+    return input
+
+
+resolve_neg = resolve_conj
+setattr(Tensor, "real", property(resolve_conj))  # noqa: B010 - not one that Tensor declares
+
+
+@method("ndimension")
+def _ndimension(input: Tensor) -> int:
+    """The number of axes."""
+    return input.ndim
+
+
+@method("get_device")
+def _get_device(input: Tensor) -> int:
+    """-1: the CPU."""
+    return -1
+
+
+setattr(Tensor, "is_cpu", property(lambda input: not input.is_cuda))  # noqa: B010
 
 
 @method("clone")

@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd.op import Array, constant, op
+from minidl.ops.along import scatter_add
 from minidl.ops.convert import cast
+from minidl.ops.creation import zeros
 from minidl.ops.method import in_place_methods, method
-from minidl.ops.reduce import axes, axis, kept, sum
+from minidl.ops.reduce import Chosen, axes, axis, kept, sum
 from minidl.ops.select import where
 from minidl.ops.views import expand, reshape
 from minidl.tensor import Tensor
 
-__all__ = ["cumprod", "cumsum", "prod"]
+__all__ = ["cummax", "cummin", "cumprod", "cumsum", "prod"]
 
 
 @op
@@ -147,6 +149,40 @@ def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     if dtype is not None:
         return cast(_cumprod(cast(input, dtype), dim), dtype)
     return _cumprod(input, dim)
+
+
+@op(outputs=("values", "indices"))
+def _cumbest(k: Any, input: Array, dim: int, largest: bool) -> Any:
+    i = axis(input.ndim, dim)
+    if not input.ndim:
+        return input.copy(), k.zeros((), np.int64)
+    values = (np.maximum if largest else np.minimum).accumulate(input, axis=i)  # NaN stays
+    steps = np.arange(input.shape[i]).reshape((-1,) + (1,) * (input.ndim - 1 - i))
+    places = k.where(k.logical_or(k.eq(input, values), k.ne(input, input)), steps, 0)
+    return values, np.maximum.accumulate(places, axis=i)
+
+
+@_cumbest.gradient
+def _(g: Any, indices: Tensor, input_shape: tuple[int, ...], dim: int) -> Any:
+    return scatter_add(zeros(input_shape, dtype=g[0].dtype), dim, indices, g[0])
+
+
+@method("cummax")
+def cummax(input: Tensor, dim: int) -> Any:
+    """The largest element up to each one along `dim`, and the index of its last: NaN stays.
+
+    Returns (values, indices).
+    """
+    return Chosen(*_cumbest(input, dim, True))
+
+
+@method("cummin")
+def cummin(input: Tensor, dim: int) -> Any:
+    """The least element up to each one along `dim`, and the index of its last: NaN stays.
+
+    Returns (values, indices).
+    """
+    return Chosen(*_cumbest(input, dim, False))
 
 
 in_place_methods(cumsum=cumsum, cumprod=cumprod)

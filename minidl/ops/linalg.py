@@ -7,29 +7,46 @@ Matrices are the last two axes; the axes before them are a batch. Source of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import builtins
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from minidl.autograd.op import Array, op
+from minidl.autograd.op import Array, constant, op
 from minidl.errors import ArgumentError, DTypeError, ShapeError
+from minidl.ops.along import index_select
 from minidl.ops.arrange import diag_embed, tril, triu
+from minidl.ops.convert import clone
 from minidl.ops.creation import eye
 from minidl.ops.matmul import matmul
 from minidl.ops.method import check_tensor, method
+from minidl.ops.reduce import norm, sum
 from minidl.ops.transcendental import log
-from minidl.ops.views import diagonal, transpose, unsqueeze
+from minidl.ops.views import (
+    axis,
+    broadcast_tensors,
+    diagonal,
+    expand,
+    reshape,
+    transpose,
+    unsqueeze,
+)
 from minidl.tensor import Tensor
 
 __all__ = [
     "cholesky",
     "cholesky_inverse",
     "cholesky_solve",
+    "cross",
     "det",
     "inverse",
+    "kron",
     "logdet",
+    "matrix_power",
     "slogdet",
+    "trace",
 ]
 
 
@@ -266,3 +283,131 @@ def eigh(A: Tensor, UPLO: str = "L") -> tuple[Tensor, Tensor]:
 def eigvalsh(A: Tensor, UPLO: str = "L") -> Tensor:
     """The eigenvalues (..., n) of symmetric matrices, ascending."""
     return eigh(A, UPLO)[0]
+
+
+# ---------------------------------------------------------------- products and sums
+
+
+@method("trace")
+def trace(input: Tensor) -> Tensor:
+    """The sum of the diagonal of a matrix."""
+    check_tensor("trace", "input", input)
+    if input.ndim != 2:
+        raise ShapeError("needs a matrix", operator="trace", got=str(input.shape))
+    return sum(diagonal(input))
+
+
+@method("matrix_power")
+def matrix_power(input: Tensor, n: int) -> Tensor:
+    """Square matrices (..., m, m) times themselves `n` times; for n < 0, their inverses."""
+    check_tensor("matrix_power", "input", input)
+    if input.ndim < 2 or input.shape[-1] != input.shape[-2]:
+        raise ShapeError("needs square matrices", operator="matrix_power", got=str(input.shape))
+    if n == 0:
+        one = eye(input.shape[-1], dtype=input.dtype)
+        return clone(expand(one, input.shape))
+    square, out = inv(input) if n < 0 else input, None
+    n = -n if n < 0 else n
+    while n:
+        if n % 2:
+            out = square if out is None else matmul(out, square)
+        n //= 2
+        square = matmul(square, square) if n else square
+    assert out is not None
+    return clone(out) if out is input else out
+
+
+@method("kron")
+def kron(input: Tensor, other: Tensor) -> Tensor:
+    """Kronecker's product: blocks of `other`, one times each element of `input`.
+
+    Axes are counted from the last; missing ones have size 1.
+    """
+    check_tensor("kron", "input", input)
+    check_tensor("kron", "other", other)
+    n = max(input.ndim, other.ndim)
+    own, inner = ((1,) * (n - x.ndim) + x.shape for x in (input, other))
+    left = reshape(input, [size for a in own for size in (a, 1)])
+    right = reshape(other, [size for b in inner for size in (1, b)])
+    return reshape(left * right, [a * b for a, b in zip(own, inner, strict=True)])  # type: ignore[operator]
+
+
+def _alike(name: str, *tensors: Tensor) -> None:
+    if len({x.dtype for x in tensors}) > 1:
+        got = ", ".join(x.dtype.name for x in tensors)
+        raise DTypeError("all tensors must have the same dtype", operator=name, got=got)
+
+
+@method("cross")
+def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
+    """Vector products along `dim`, of size 3 (by default the first such axis); broadcast."""
+    check_tensor("cross", "input", input)
+    check_tensor("cross", "other", other)
+    _alike("cross", input, other)
+    x, y = broadcast_tensors(input, other)
+    if dim is None:
+        if 3 not in x.shape:
+            raise ShapeError("needs an axis of size 3", operator="cross", got=str(x.shape))
+        dim = x.shape.index(3)
+    i = axis(x.ndim, dim, "cross")
+    if not x.ndim or x.shape[i] != 3:
+        raise ShapeError(f"axis {dim} must have size 3", operator="cross", got=str(x.shape))
+    ahead, behind = (constant(np.array(places)) for places in ([1, 2, 0], [2, 0, 1]))
+    x1, x2, y1, y2 = (index_select(v, i, p) for v in (x, y) for p in (ahead, behind))
+    return x1 * y2 - x2 * y1  # type: ignore[operator]
+
+
+def multi_dot(tensors: Sequence[Tensor]) -> Tensor:
+    """The product of two or more matrices in the order of fewest multiplications.
+
+    The first may be a row (n,), the last a column (m,). Source: Cormen et al., "Introduction to
+    algorithms", matrix-chain multiplication.
+    """
+    if len(tensors) < 2:
+        raise ArgumentError("needs two tensors or more", operator="multi_dot")
+    parts = list(tensors)
+    first, last = parts[0].ndim == 1, parts[-1].ndim == 1
+    if first:
+        parts[0] = unsqueeze(parts[0], 0)
+    if last:
+        parts[-1] = unsqueeze(parts[-1], 1)
+    _alike("multi_dot", *parts)
+    got = ", ".join(str(x.shape) for x in tensors)
+    if builtins.any(x.ndim != 2 for x in parts):
+        raise ShapeError("needs matrices", operator="multi_dot", got=got)
+    if builtins.any(x.shape[1] != y.shape[0] for x, y in pairwise(parts)):
+        raise ShapeError("inner sizes must agree", operator="multi_dot", got=got)
+    side = [x.shape[0] for x in parts] + [parts[-1].shape[1]]
+    best: dict[tuple[int, int], tuple[int, int]] = {(i, i): (0, i) for i in range(len(parts))}
+    for length in range(1, len(parts)):
+        for i in range(len(parts) - length):
+            j = i + length
+            best[i, j] = min(
+                (best[i, m][0] + best[m + 1, j][0] + side[i] * side[m + 1] * side[j + 1], m)
+                for m in range(i, j)
+            )
+
+    def product(i: int, j: int) -> Tensor:
+        if i == j:
+            return parts[i]
+        m = best[i, j][1]
+        return matmul(product(i, m), product(m + 1, j))
+
+    out = product(0, len(parts) - 1)
+    shape = out.shape[first : 1 if last else 2]
+    return reshape(out, shape) if first or last else out
+
+
+def vecdot(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:
+    """The sums of products along `dim`, broadcast."""
+    check_tensor("vecdot", "x", x)
+    check_tensor("vecdot", "y", y)
+    _alike("vecdot", x, y)
+    return sum(x * y, dim)  # type: ignore[operator]
+
+
+def vector_norm(
+    x: Tensor, ord: float = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
+) -> Tensor:
+    """`norm` of order `ord` over `dim`, of all elements by default."""
+    return norm(x, float(ord), dim, keepdim, dtype)

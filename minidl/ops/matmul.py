@@ -9,15 +9,18 @@ from typing import Any
 from minidl.autograd.op import Array, in_place, op
 from minidl.errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError
 from minidl.ops.arithmetic import mul
+from minidl.ops.creation import zeros_like
 from minidl.ops.index import getitem
 from minidl.ops.method import method
 from minidl.ops.reduce import axes, sum, sum_to
-from minidl.ops.views import permute, reshape, transpose
+from minidl.ops.views import broadcast_shapes, permute, reshape, transpose
 from minidl.tensor import Tensor
 
 __all__ = [
+    "addbmm",
     "addmm",
     "addmv",
+    "addr",
     "baddbmm",
     "bilinear",
     "bmm",
@@ -209,6 +212,35 @@ def baddbmm(
 ) -> Any:
     """`beta * input + alpha * (batch1 @ batch2)`; batches (b, n, m) and (b, m, p)."""
     return _plus(k, input, batch1, batch2, (3, 3), beta, alpha)
+
+
+@method("addbmm")
+def addbmm(
+    input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1
+) -> Tensor:
+    """`beta * input + alpha * sum_i(batch1[i] @ batch2[i])`; batches (b, n, m) and (b, m, p)."""
+    if batch1.ndim != 3 or batch2.ndim != 3:
+        raise ShapeError("the factors need 3 and 3 axes", operator="addbmm",
+                         got=f"{batch1.shape}, {batch2.shape}")  # fmt: skip
+    if batch1.shape[::2] != (batch2.shape[0], batch2.shape[1]):
+        raise ShapeError("batch sizes and inner sizes must agree", operator="addbmm",
+                         got=f"{batch1.shape}, {batch2.shape}")  # fmt: skip
+    rows = reshape(permute(batch1, 1, 0, 2), (batch1.shape[1], -1))  # side by side: one product
+    return addmm(input, rows, reshape(batch2, (-1, batch2.shape[2])), beta=beta, alpha=alpha)
+
+
+@method("addr")
+def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """`beta * input + alpha * outer(vec1, vec2)`. vec1 (n,), vec2 (m,), input to (n, m)."""
+    if vec1.ndim != 1 or vec2.ndim != 1:
+        raise ShapeError("the factors need one axis", operator="addr",
+                         got=f"{vec1.shape}, {vec2.shape}")  # fmt: skip
+    out = outer(vec1, vec2)
+    if input.ndim > 2 or broadcast_shapes(input.shape, out.shape) != out.shape:
+        raise ShapeError(f"input must broadcast to {out.shape}", operator="addr",
+                         got=str(input.shape))  # fmt: skip
+    scaled = out if alpha == 1 else mul(out, alpha)
+    return scaled + (mul(input, beta) if beta else zeros_like(input))  # type: ignore[operator]
 
 
 @addmm.gradient

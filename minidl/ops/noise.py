@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from minidl.autograd.op import in_place
 from minidl.dtypes import FLOAT
 from minidl.errors import ArgumentError, DTypeError, ShapeError
 from minidl.ops.activation import leaky_relu
@@ -27,6 +28,7 @@ __all__ = [
     "feature_alpha_dropout",
     "gumbel_softmax",
     "rrelu",
+    "rrelu_",
 ]
 
 # -alpha * scale of selu: what a dropped element of a self-normalising network becomes
@@ -146,6 +148,9 @@ def rrelu(
     slope = where(gt(input.detach(), 0), 1.0, rand_like(input) * (upper - lower) + lower)
     slope = slope.to(input.dtype)  # type: ignore[attr-defined]
     return input.mul_(slope) if inplace else input * slope  # type: ignore[attr-defined]
+
+
+rrelu_ = in_place("rrelu_", rrelu)
 
 
 def gumbel_softmax(

@@ -477,6 +477,54 @@ def exponential_(input: Tensor, lambd: float = 1, *, generator: Generator | None
     )
 
 
+@method("log_normal_")
+def log_normal_(
+    input: Tensor, mean: float = 1, std: float = 2, *, generator: Generator | None = None
+) -> Tensor:
+    """Fill with numbers whose logarithm is normal with `mean` and `std`."""
+    if not std > 0:
+        raise ArgumentError("std must be positive", operator="log_normal_", got=repr(std))
+    dtype = _real(input.dtype, "log_normal_")
+    return _fill("log_normal_", input,
+                 lambda: (_randn(input.shape, dtype, generator).detach() * std + mean).exp())  # type: ignore[attr-defined] # fmt: skip
+
+
+@method("cauchy_")
+def cauchy_(
+    input: Tensor, median: float = 0, sigma: float = 1, *, generator: Generator | None = None
+) -> Tensor:
+    """Fill with numbers of Cauchy's distribution: median, and half its width at half height."""
+    if not sigma > 0:
+        raise ArgumentError("sigma must be positive", operator="cauchy_", got=repr(sigma))
+    dtype = _real(input.dtype, "cauchy_")
+
+    def draw() -> Tensor:
+        return _cauchy(_rand(input.shape, dtype, 0, 1, generator), median, sigma)
+
+    return _fill("cauchy_", input, draw)
+
+
+@op(nondiff=True)
+def _cauchy(k: Any, input: Array, median: float, sigma: float) -> Any:
+    return k.add(k.mul(k.tan(k.mul(k.sub(input, 0.5), math.pi)), sigma), median)
+
+
+@method("geometric_")
+def geometric_(input: Tensor, p: float, *, generator: Generator | None = None) -> Tensor:
+    """Fill with numbers of trials up to the first success, 1, 2, ..., each of probability `p`."""
+    if not 0 < p < 1:
+        raise ArgumentError("p must lie between 0 and 1", operator="geometric_", got=repr(p))
+    dtype = _real(input.dtype, "geometric_")
+    rate = -math.log1p(-p)
+    return _fill("geometric_", input,
+                 lambda: _geometric(_rand(input.shape, dtype, 0, 1, generator), rate))  # fmt: skip
+
+
+@op(nondiff=True)
+def _geometric(k: Any, input: Array, rate: float) -> Any:
+    return k.maximum(k.ceil(k.div(k.log1p(k.neg(input)), -rate)), 1)
+
+
 @op(nondiff=True)
 def _exponential(k: Any, input: Array, lambd: float) -> Any:
     return k.div(k.log1p(k.neg(input)), -lambd)

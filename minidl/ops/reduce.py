@@ -10,11 +10,12 @@ import numpy as np
 
 from minidl.autograd.op import Array, op
 from minidl.dtypes import FLOAT
-from minidl.errors import ArgumentError, DTypeError, OutOfRangeError, UnsupportedError
+from minidl.errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, UnsupportedError
 from minidl.ops.along import put_along
 from minidl.ops.arithmetic import abs, flat, sign
 from minidl.ops.compare import eq, isnan, logical_or
 from minidl.ops.convert import cast
+from minidl.ops.creation import sizes
 from minidl.ops.method import check_tensor, method
 from minidl.ops.select import masked_fill, maximum, minimum
 from minidl.ops.transcendental import exp, pow
@@ -114,6 +115,19 @@ def nansum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any 
     if input.dtype.kind == FLOAT:
         input = masked_fill(input, isnan(input), 0)
     return sum(input, dim, keepdim, dtype=dtype)
+
+
+@method("sum_to_size")
+def _sum_to_size(input: Tensor, *size: Any) -> Tensor:
+    """`input` summed over axes, so that it has the shape `size`, which broadcasts to its own."""
+    wanted = sizes(size, "sum_to_size")
+    shape = input.shape
+    if len(wanted) > len(shape) or builtins.any(
+        own not in (n, 1) for own, n in zip(wanted[::-1], shape[::-1], strict=False)
+    ):
+        raise ShapeError("size must broadcast to the shape", operator="sum_to_size",
+                         got=f"{shape} to {wanted}")  # fmt: skip
+    return sum_to(input, wanted)
 
 
 @op

@@ -7,9 +7,21 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd.op import Array, Index, constant, op, writable, write
-from minidl.dtypes import BOOL, FLOAT, INTEGER, finfo, result_type
+from minidl.dtypes import BOOL, FLOAT, INTEGER, finfo, get_default_dtype, result_type
 from minidl.errors import ArgumentError, DTypeError, ShapeError
-from minidl.ops.compare import eq, ge, gt, isfinite, isnan, le, logical_and, logical_or, lt
+from minidl.ops.arithmetic import abs
+from minidl.ops.compare import (
+    eq,
+    ge,
+    gt,
+    isfinite,
+    isnan,
+    le,
+    logical_and,
+    logical_or,
+    lt,
+    signbit,
+)
 from minidl.ops.convert import cast, clone, number_for
 from minidl.ops.method import check_tensor, in_place_methods, method
 from minidl.tensor import Tensor
@@ -19,8 +31,10 @@ __all__ = [
     "clamp_max",
     "clamp_min",
     "clip",
+    "copysign",
     "fmax",
     "fmin",
+    "heaviside",
     "masked_fill",
     "masked_select",
     "maximum",
@@ -296,6 +310,34 @@ def _is_nan(x: Any) -> Any:
 # ---------------------------------------------------------------- writing
 
 
+@method("copysign")
+def copysign(input: Tensor, other: Any) -> Tensor:
+    """The size of `input` with the sign of `other` (a number or a tensor, broadcast).
+
+    Integers give the default dtype; the gradient at 0 is 0, and `other` has none.
+    """
+    check_tensor("copysign", "input", input)
+    if type(other) is Tensor and other.dtype.kind == FLOAT:
+        input = cast(input, result_type(input, other))
+    minus = signbit(other) if type(other) is Tensor else constant(np.array(np.signbit(other)))
+    size = abs(cast(input, get_default_dtype()) if input.dtype.kind != FLOAT else input)
+    return where(minus, -size, size)  # type: ignore[operator]
+
+
+@method("heaviside")
+def heaviside(input: Tensor, values: Tensor) -> Tensor:
+    """0 where `input` is negative, `values` (broadcast, of input's dtype) where it is 0, else 1.
+
+    There is no gradient.
+    """
+    check_tensor("heaviside", "input", input)
+    check_tensor("heaviside", "values", values)
+    if input.dtype != values.dtype:
+        raise DTypeError("input and values must have one dtype", operator="heaviside",
+                         got=f"{input.dtype}, {values.dtype}")  # fmt: skip
+    return where(eq(input, 0), values.detach(), cast(gt(input, 0), input.array.dtype))
+
+
 @method("copy_")
 def copy_(input: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
     """Write `src` (any dtype, broadcast) into `input`; gradients flow to `src` from then on."""
@@ -328,5 +370,7 @@ in_place_methods(
     clamp=clamp,
     clip=clamp,
     clamp_min=clamp_min,
+    copysign=copysign,
+    heaviside=heaviside,
     clamp_max=clamp_max,
 )

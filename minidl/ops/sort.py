@@ -22,6 +22,7 @@ __all__ = [
     "sort",
     "topk",
     "unique",
+    "unique_consecutive",
 ]
 
 
@@ -185,6 +186,41 @@ def unique(
     if asked. There is no gradient.
     """
     values, inverse, counts = _unique(input, dim)
+    asked = [values, *[inverse] * return_inverse, *[counts] * return_counts]
+    return asked[0] if len(asked) == 1 else tuple(asked)
+
+
+@op(outputs=("values", "inverse", "counts"))
+def _unique_consecutive(table: Any, input: Array, dim: int | None) -> Any:
+    rows = input.reshape(-1, 1) if dim is None else np.moveaxis(input, dim, 0)
+    flat = rows.reshape(len(rows), -1)
+    starts = np.ones(len(rows), np.bool_)
+    starts[1:] = (flat[1:] != flat[:-1]).any(1)
+    places = np.flatnonzero(starts)
+    inverse = np.cumsum(starts) - 1
+    counts = np.diff(np.append(places, len(rows)))
+    if dim is None:
+        return input.reshape(-1)[places], inverse.reshape(input.shape), counts
+    return np.moveaxis(rows[places], 0, dim).copy(), inverse, counts
+
+
+@method("unique_consecutive")
+def unique_consecutive(
+    input: Tensor,
+    return_inverse: bool = False,
+    return_counts: bool = False,
+    dim: int | None = None,
+) -> Any:
+    """The elements in C order (or the slices of axis `dim`) without repetitions of neighbours.
+
+    Returns values, then where each element went and the lengths of the runs, if asked. There is
+    no gradient.
+    """
+    check_tensor("unique_consecutive", "input", input)
+    i = dim if dim is None else axis(input.ndim, dim, "unique_consecutive")
+    if i is not None and not input.ndim:
+        i = None
+    values, inverse, counts = _unique_consecutive(input, i)
     asked = [values, *[inverse] * return_inverse, *[counts] * return_counts]
     return asked[0] if len(asked) == 1 else tuple(asked)
 

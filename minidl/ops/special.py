@@ -14,7 +14,7 @@ from minidl.ops.compare import eq, ge, le, logical_and
 from minidl.ops.convert import cast
 from minidl.ops.method import check_tensor, in_place_methods, method
 from minidl.ops.select import where
-from minidl.ops.transcendental import exp, log, log1p
+from minidl.ops.transcendental import exp, log, log1p, sin
 from minidl.tensor import Tensor
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "logit",
     "mvlgamma",
     "polygamma",
+    "sinc",
     "xlogy",
 ]
 
@@ -261,6 +262,16 @@ def _(g: Tensor, input: Tensor) -> Any:
     return g * -(log(input) + 1)
 
 
+@method("sinc")
+def sinc(input: Tensor) -> Tensor:
+    """`sin(pi * input) / (pi * input)`, 1 at 0."""
+    check_tensor("sinc", "input", input)
+    zero = eq(input, 0)
+    turned = where(zero, 1, input) * math.pi  # type: ignore[operator]
+    curve = input * input * (-math.pi * math.pi / 6) + 1  # type: ignore[operator]
+    return where(zero, curve, sin(turned) / turned)
+
+
 # ---------------------------------------------------------------- normal distribution
 
 
@@ -295,4 +306,5 @@ in_place_methods(
     igammac=igammac,
     xlogy=xlogy,
     logit=logit,
+    sinc=sinc,
 )

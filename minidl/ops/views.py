@@ -15,6 +15,7 @@ from minidl.ops.method import check_tensor, method
 from minidl.tensor import Tensor
 
 __all__ = [
+    "adjoint",
     "atleast_1d",
     "atleast_2d",
     "atleast_3d",
@@ -344,6 +345,20 @@ def _matrix_transposed(input: Tensor) -> Tensor:
     return transpose(input, -2, -1)
 
 
+@method("adjoint")
+def adjoint(input: Tensor) -> Tensor:
+    """The last two axes exchanged; all dtypes being real, nothing is conjugated."""
+    return _matrix_transposed(input)
+
+
+def _matrix_only(input: Tensor) -> Tensor:
+    if input.ndim not in (0, 2):
+        raise ShapeError("needs a matrix", operator="H", got=str(input.shape))
+    return t(input)
+
+
+setattr(Tensor, "H", property(_matrix_only))  # noqa: B010
+setattr(Tensor, "mH", property(_matrix_transposed))  # noqa: B010
 setattr(Tensor, "T", property(_reversed))  # noqa: B010 - not an attribute that Tensor declares
 setattr(Tensor, "mT", property(_matrix_transposed))  # noqa: B010
 

@@ -24,6 +24,7 @@ from minidl.testing.cases import (
     softmax,
     sort,
     special,
+    statistics,
     transcendental,
     views,
 )
@@ -39,6 +40,7 @@ _FAMILIES = (
     index,
     arrange,
     sort,
+    statistics,
     matmul,
     linalg,
     linear,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.dtypes import ALL, FLOAT, DType
+from minidl.dtypes import ALL, FLOAT, DType, float32, float64
 from minidl.ops import arithmetic as ops
 from minidl.ops.convert import clone
 from minidl.testing.case import Case, Sample, sample
@@ -97,6 +97,17 @@ def _same_shape(d: Any, dtype: DType) -> Sample:
 
 
 CASES = [
+    *(
+        Case(
+            name,
+            getattr(ops, name),
+            getattr(np, name),
+            one(),
+            dtypes=(float64, float32),
+            operators=("mul",),
+        )
+        for name in ("deg2rad", "rad2deg")
+    ),
     Case("add", ops.add, wrapping(np.add), two(numbers=True, extreme=True), dtypes=ALL),
     Case(
         "add_alpha",

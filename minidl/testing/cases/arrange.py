@@ -240,6 +240,66 @@ def _products(*parts: np.ndarray) -> np.ndarray:
     return np.array(rows, np.result_type(*parts)).reshape(-1, len(parts))
 
 
+# ---------------------------------------------------------------- with another part
+
+
+def _slice_inputs(d: Any, dtype: DType) -> Sample:
+    shape = d.shape(min_dims=1, max_dims=3)
+    dim = d.axis(len(shape))
+    start, end = (d.choice([None, d.integer(-6, 6)]) for _ in range(2))
+    part = slice(start, end, d.integer(1, 3))
+    sides = list(shape)
+    sides[dim] = len(range(*part.indices(shape[dim])))
+    return sample(d.array(shape, dtype), d.array(sides, dtype), dim, start, end, part.step)
+
+
+def _with_slice(x: np.ndarray, src: np.ndarray, dim: int, start: Any, end: Any, step: int) -> Any:
+    out = x.copy()
+    np.moveaxis(out, dim, 0)[start:end:step] = np.moveaxis(src, dim, 0)
+    return out
+
+
+def _row_inputs(d: Any, dtype: DType) -> Sample:
+    shape = d.shape(min_dims=1, max_dims=3, min_side=1)
+    dim = d.axis(len(shape))
+    sides = [n for i, n in enumerate(shape) if i != dim % len(shape)]
+    place = d.integer(-shape[dim], shape[dim] - 1)
+    return sample(d.array(shape, dtype), d.array(sides, dtype), dim, place)
+
+
+def _with_row(x: np.ndarray, src: np.ndarray, dim: int, index: int) -> np.ndarray:
+    out = x.copy()
+    np.moveaxis(out, dim, 0)[index] = src
+    return out
+
+
+def _diagonal_inputs(d: Any, dtype: DType) -> Sample:
+    shape = d.shape(min_dims=2, max_dims=3, min_side=1)
+    x, offset = d.array(shape, dtype), d.integer(1 - shape[0], shape[1] - 1)
+    return sample(x, d.array(np.diagonal(x, offset).shape, dtype), offset)
+
+
+def _with_diagonal(x: np.ndarray, src: np.ndarray, offset: int) -> np.ndarray:
+    out = x.copy()
+    for i in range(src.shape[-1]):
+        out[i + max(-offset, 0), i + max(offset, 0)] = src[..., i]
+    return out
+
+
+def _equal_parts(least: int) -> Any:
+    def inputs(d: Any, dtype: DType) -> Sample:
+        shape = list(d.shape(min_dims=least, max_dims=3, min_side=1))
+        dim = {1: int(len(shape) > 1), 2: 0, 3: 2}[least]
+        parts = d.integer(1, 3)
+        if d.boolean():
+            cuts = sorted(d.integer(0, shape[dim]) for _ in range(2))
+            return sample(d.array(shape, dtype), cuts)
+        shape[dim] = parts * d.integer(1, 2)
+        return sample(d.array(shape, dtype), parts)
+
+    return inputs
+
+
 CASES = [
     Case("cat", arrange.cat, _cat, _cat_inputs, dtypes=MOVED),
     Case("stack", arrange.stack, _stack, _stack_inputs, dtypes=MOVED),
@@ -273,6 +333,16 @@ CASES = [
          operators=("triangle",), dtypes=MOVED),
     Case("diag", arrange.diag, np.diag, _input(_offset, min_dims=1, max_dims=2),
          operators=("spread_diagonal", "diagonal")),
+    Case("diagflat", arrange.diagflat, lambda x, offset: np.diagflat(x, offset),
+         _input(_offset, min_side=1), operators=("spread_diagonal",)),
+    Case("slice_scatter", arrange.slice_scatter, _with_slice, _slice_inputs,
+         operators=("clone", "copy_")),
+    Case("select_scatter", arrange.select_scatter, _with_row, _row_inputs,
+         operators=("clone", "copy_")),
+    Case("diagonal_scatter", arrange.diagonal_scatter, _with_diagonal, _diagonal_inputs,
+         operators=("clone", "copy_")),
+    *(Case(name, getattr(arrange, name), getattr(np, name), _equal_parts(least),
+           operators=("split",)) for name, least in (("hsplit", 1), ("vsplit", 2), ("dsplit", 3))),
     Case("diag_embed", arrange.diag_embed, _embedded, _embed_inputs,
          operators=("spread_diagonal",)),
     Case("meshgrid", lambda xs, indexing: arrange.meshgrid(*xs, indexing=indexing), _grids,

@@ -57,6 +57,17 @@ _SHORT = tuple(dtype for dtype in INTEGRAL if dtype.name != "bool")
 
 CASES = [
     *(
+        Case(
+            name,
+            getattr(ops, name),
+            getattr(np, name),
+            one(extreme=True),
+            operators=("eq",),
+            grad=False,
+        )
+        for name in ("isposinf", "isneginf", "isreal")
+    ),
+    *(
         _row(function, wrapping(oracle), _PAIR)
         for function, oracle in (
             (ops.eq, np.equal),

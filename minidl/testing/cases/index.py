@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.dtypes import FLOATS, DType, bool_, int64, uint8
+from minidl.dtypes import FLOATS, DType, bool_, float32, float64, int64, uint8
 from minidl.ops import along, index
 from minidl.testing.case import Case, Sample, sample
 
@@ -281,6 +281,47 @@ def _scatter_added(x: np.ndarray, dim: int, where: np.ndarray, src: np.ndarray) 
     return out.reshape(x.shape)
 
 
+def _scatter_reduce(*reductions: str, operators: tuple[str, ...]) -> Case:
+    """A row of `scatter_reduce`; torch derives it only where src has index's shape."""
+
+    def inputs(d: Any, dtype: DType) -> Sample:
+        x, dim, where = _along_inputs(d, dtype)
+        src = d.array(where.shape, dtype)
+        return sample(x, dim, where, src, d.choice(reductions), include_self=d.boolean())
+
+    def apart(d: Any, dtype: DType) -> Sample:
+        (x, dim, where, src, reduce), options = inputs(d, dtype)
+        values = d.array((x.size + src.size,), dtype, distinct=True)
+        x, src = values[: x.size].reshape(x.shape), values[x.size :].reshape(src.shape)
+        return sample(x, dim, where, src, reduce, **options)
+
+    return Case(f"scatter_reduce {' '.join(reductions)}", along.scatter_reduce, _reduced, inputs,
+                operators=operators, dtypes=(float64, float32, int64),
+                grad_inputs=apart)  # fmt: skip
+
+
+def _reduced(
+    x: np.ndarray, dim: int, where: np.ndarray, src: np.ndarray, reduce: str, include_self: bool
+) -> np.ndarray:
+    target, where, src = np.atleast_1d(x), np.atleast_1d(where), np.atleast_1d(src)
+    out = target.copy()
+    meets: dict[tuple[int, ...], list[Any]] = {}
+    for place in np.ndindex(where.shape):
+        at = tuple(i % n for i, n in zip(_place(dim, where[place], place), out.shape, strict=True))
+        meets.setdefault(at, [target[at]] if include_self else []).append(src[place])
+    whole = out.dtype.kind in "iu"
+    for at, values in meets.items():
+        found = np.array(values)
+        if reduce == "mean":
+            total = found.sum(dtype=out.dtype)
+            out[at] = total // len(values) if whole else total / len(values)
+        else:
+            name = {"sum": "sum", "prod": "prod", "amax": "max", "amin": "min"}[reduce]
+            out[at] = getattr(np, name)(found, **({"dtype": out.dtype} if name[-1] != "x" and
+                                                  name != "min" else {}))  # fmt: skip
+    return out.reshape(x.shape)
+
+
 def _rows_inputs(d: Any, dtype: DType, distinct: bool = False) -> tuple[Any, ...]:
     shape = d.shape(min_dims=1, max_dims=3, min_side=1)
     dim = d.axis(len(shape))
@@ -463,6 +504,9 @@ CASES = [
          operators=("index",), dtypes=MOVED),
     Case("take_along_dim", along.take_along_dim, _along_dim, _along_dim_inputs,
          operators=("gather",)),
+    _scatter_reduce("sum", "mean", operators=("scatter_add",)),
+    _scatter_reduce("amax", "amin", operators=("scatter_best",)),
+    _scatter_reduce("prod", operators=("scatter_prod",)),
     *_both("masked_scatter", along.masked_scatter, _masked_scattered, _masked_scatter_inputs,
            operators=("index_put",)),
     Case("nonzero", index.nonzero, lambda x: np.stack(np.nonzero(np.atleast_1d(x)), 1)[:, : x.ndim],

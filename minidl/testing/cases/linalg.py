@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -147,6 +148,17 @@ def _square_system(d: Any, dtype: DType) -> Sample:
     return sample(*alike(right, _matrix(d, dtype, batch, n)), d.boolean())
 
 
+def _chain(d: Any, dtype: DType) -> list[np.ndarray]:
+    """Matrices whose product exists; the first and the last may be vectors."""
+    sides = [d.integer(1, 4) for _ in range(d.integer(3, 5))]
+    chain = [d.array(pair, dtype) for pair in itertools.pairwise(sides)]
+    if d.boolean():
+        chain[0] = d.array(sides[1:2], dtype)
+    if d.boolean():
+        chain[-1] = d.array(sides[-2:-1], dtype)
+    return chain
+
+
 CASES = [
     _row("cholesky", _spd, ops.cholesky,
          lambda x, upper: _turned(np.linalg.cholesky(x)) if upper else np.linalg.cholesky(x),
@@ -176,6 +188,27 @@ CASES = [
          lambda torch: lambda x: torch.linalg.slogdet(x)[1], _one, "slogdet"),
     _row("logdet", _regular, ops.logdet, lambda x: np.log(np.linalg.det(x)),
          lambda torch: torch.logdet, _one, "slogdet"),
+    Case("trace", ops.trace, lambda x: np.trace(x),
+         lambda d, dtype: sample(d.array((d.integer(1, 4), d.integer(1, 4)), dtype)),
+         operators=("sum", "diagonal"), dtypes=WIDE),
+    Case("matrix_power", ops.matrix_power, np.linalg.matrix_power,
+         lambda d, dtype: sample(d.array((*_batch(d), 3, 3), dtype, -1, 1), d.integer(1, 6)),
+         operators=("matmul",), dtypes=WIDE, scale=32),
+    Case("kron", ops.kron, np.kron,
+         lambda d, dtype: sample(d.array(d.shape(min_dims=1, max_dims=2, max_side=3), dtype),
+                                 d.array(d.shape(min_dims=1, max_dims=2, max_side=3), dtype)),
+         operators=("mul",), dtypes=WIDE),
+    Case("cross", lambda x, y, dim: ops.cross(x, y, dim), lambda x, y, dim: np.cross(x, y),
+         lambda d, dtype: sample(d.array((2, 3), dtype), d.array((d.integer(1, 2), 3), dtype), -1),
+         torch=lambda torch, x, y, dim: torch.linalg.cross(x, y, dim=dim),
+         operators=("index_select",), dtypes=WIDE, scale=4),
+    Case("multi_dot", lambda *xs: ops.multi_dot(xs), lambda *xs: np.linalg.multi_dot(xs),
+         lambda d, dtype: sample(*_chain(d, dtype)),
+         torch=lambda torch, *xs: torch.linalg.multi_dot(xs), operators=("matmul",), dtypes=WIDE,
+         scale=32),
+    Case("vecdot", ops.vecdot, lambda x, y: (x * y).sum(-1),
+         lambda d, dtype: sample(d.array((3, 4), dtype), d.array((4,), dtype)),
+         torch="torch.linalg.vecdot", operators=("mul", "sum"), dtypes=WIDE, scale=4),
     Case("eigh", lambda x: _decomposed(ops.eigh, x), lambda x: _decomposed(np.linalg.eigh, x),
          _one, _decomposed_torch, dtypes=WIDE, scale=32),
 ]  # fmt: skip

@@ -8,8 +8,10 @@ import numpy as np
 
 from minidl.dtypes import FLOAT, FLOATS, DType, float32, float64, int64
 from minidl.ops.matmul import (
+    addbmm,
     addmm,
     addmv,
+    addr,
     baddbmm,
     bilinear,
     bmm,
@@ -82,6 +84,16 @@ def _plus_inputs(shape: str, *spelled: str) -> Any:
     return inputs
 
 
+def _alike_inputs(inputs: Any) -> Any:
+    """In one dtype: torch's gradient fails for others."""
+
+    def drawn(d: Any, dtype: DType) -> Sample:
+        args, options = inputs(d, dtype)
+        return sample(*alike(*args), **options)
+
+    return drawn
+
+
 def _plus(z: Any, x: Any, y: Any, beta: float, alpha: float) -> Any:
     return beta * z + alpha * _product(x, y)
 
@@ -141,6 +153,10 @@ CASES = [
     # scale: sums of products, some scaled first, that may cancel
     Case("addmm", addmm, _plus, _plus_inputs("np", "nm", "mp"), dtypes=(*FLOATS, int64), scale=4),
     Case("addmv", addmv, _plus, _plus_inputs("n", "nm", "m"), scale=4),
+    Case("addbmm", addbmm, lambda z, x, y, beta, alpha: beta * z + alpha * _product(x, y).sum(0),
+         _plus_inputs("np", "bnm", "bmp"), operators=("addmm",), scale=4, dtypes=WIDE),
+    Case("addr", addr, lambda z, x, y, beta, alpha: _plus(z, x[:, None], y[None], beta, alpha),
+         _alike_inputs(_plus_inputs("nm", "n", "m")), operators=("outer",), scale=4, dtypes=WIDE),
     Case("baddbmm", baddbmm, _plus, _plus_inputs("bnp", "bnm", "bmp"), scale=4),
     Case("einsum", einsum, _einsum, _einsum_inputs, dtypes=WIDE),
     Case("tensordot", tensordot, lambda x, y, dims: np.tensordot(x, y, dims),

@@ -199,6 +199,17 @@ CASES = [
           lambda size, seed, dtype: -np.log1p(
               -_uniforms(math.prod(size), seed, dtype).reshape(size)) / 2,
           _sized, "exponential", "rand", dtypes=(float64, float32)),
+    _none("log_normal_", _filled("log_normal_", 0.5, 0.25),
+          lambda size, seed, dtype: np.exp(0.5 + 0.25 * _normals(size, seed, dtype)), _sized,
+          "randn", dtypes=(float64, float32)),
+    _none("cauchy_", _filled("cauchy_", 1.0, 0.5),
+          lambda size, seed, dtype: 1 + 0.5 * np.tan(
+              np.pi * (_uniforms(math.prod(size), seed, dtype).reshape(size) - 0.5)),
+          _sized, "cauchy", "rand", dtypes=(float64,)),
+    _none("geometric_", _filled("geometric_", 0.25),
+          lambda size, seed, dtype: np.maximum(np.ceil(np.log1p(
+              -_uniforms(math.prod(size), seed, dtype).reshape(size)) / math.log1p(-0.25)), 1),
+          _sized, "geometric", "rand", dtypes=(float64,)),
     _none("random_", _filled("random_", 3, 50),
           lambda size, seed, dtype: _integers(3, 50, size, seed), _sized, "randint",
           dtypes=(int64, uint8)),

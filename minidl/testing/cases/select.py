@@ -12,8 +12,10 @@ from minidl.ops.select import (
     clamp,
     clamp_max,
     clamp_min,
+    copysign,
     fmax,
     fmin,
+    heaviside,
     masked_fill,
     masked_select,
     maximum,
@@ -106,7 +108,20 @@ def _written(d: Any, dtype: DType) -> Sample:
     return sample(d.array(shape, dtype), d.array(d.broadcastable(shape, within=True), dtype))
 
 
+def _signs(d: Any, dtype: DType) -> Sample:
+    shape = d.shape()
+    return sample(d.array(shape, dtype, 0.5, 3), d.constant(d.array(shape, dtype, extreme=True)))
+
+
+def _steps(d: Any, dtype: DType) -> Sample:
+    shape = d.shape()
+    x = np.asarray(np.round(d.array(shape, dtype, -1, 1)), dtype.numpy)
+    return sample(x, d.array(d.broadcastable(shape), dtype))
+
+
 CASES = [
+    Case("copysign", copysign, np.copysign, _signs, operators=("where",)),
+    Case("heaviside", heaviside, np.heaviside, _steps, operators=("where",), grad=False),
     Case("where", where, _weak_where, _condition, dtypes=NUMBERS),
     Case(
         "where_indices",
