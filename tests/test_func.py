@@ -1,5 +1,6 @@
 """Transforms of functions: every operator under vmap, and what they refuse."""
 
+import functools
 import gc
 import sys
 
@@ -218,7 +219,7 @@ def test_axes_and_trees():
     np.testing.assert_array_equal(out["s"].numpy(), x.numpy().sum((0, 2)))
     np.testing.assert_array_equal(out["p"][0].numpy(), x.numpy())
     assert out["p"][1].shape == (2, 2, 3)
-    assert func.vmap(lambda a, *, b: a + b)(x, b=x).shape == x.shape
+    assert func.vmap(lambda a, *, b: a + b)(x, b=x[0]).shape == x.shape
     np.testing.assert_array_equal(
         func.vmap(lambda a: a * 2, chunk_size=2)(x[:, :, 0].t()).numpy(), 2 * x[:, :, 0].t().numpy()
     )
@@ -247,6 +248,60 @@ def test_what_looks_at_values_runs_once_per_sample():
     assert func.vmap(lambda i: x[i])(index).tolist() == x.flip(0).tolist()
     with pytest.raises(ValueError, match="torn"):
         func.vmap(lambda v: (_ for _ in ()).throw(ValueError("torn")))(x)
+
+
+def test_results_that_all_samples_share(no_loops):
+    x, y = minidl.arange(6.0).view(2, 3), minidl.ones(2)
+    out = func.vmap(lambda x, y: (x * 2, y, "text"), (0, None), out_dims=(0, None, None))(x, y)
+    assert out[0].tolist() == (x * 2).tolist() and out[1] is y and out[2] == "text"
+    product = func.vmap(lambda x, *, y: (x * y).sum())(x, y=minidl.ones(2, 3) * 2)
+    assert product.tolist() == [12, 48]
+
+
+def test_shared_results_must_be_shared():
+    x = minidl.arange(6.0).view(2, 3)
+    for f in (lambda x: x * 2, lambda x: x.max().item()):
+        with pytest.raises(ArgumentError, match="same for all"):
+            func.vmap(f, out_dims=None)(x)
+    assert func.vmap(lambda x: int(x.max().item() > -1), out_dims=None)(x) == 1
+    with pytest.raises(DTypeError, match="results must be Tensors, got int"):
+        func.vmap(lambda x: 3)(x)
+
+
+class Counting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("count", minidl.zeros(1))
+
+    def forward(self, x):
+        self.count += 1
+        return x * self.count
+
+
+def test_writes_to_tensors_from_outside():
+    x, module = minidl.arange(6.0).view(2, 3), Counting()
+    assert func.vmap(module)(x).tolist() == x.tolist()  # the whole batch at once: one write
+    assert module.count.item() == 1
+    w, held = minidl.ones(3), {"w": minidl.ones(3)}
+    empty = []
+
+    def looped(x, write):
+        write()
+        empty.append(0)
+        return x.clone().add_(1)
+
+    shared = [
+        lambda x: looped(x, lambda: w.mul_(2)),
+        lambda x: looped(x, lambda: held["w"].mul_(2)),
+        functools.partial(lambda m, x: looped(m(x), lambda: None), module),
+        lambda x: w.add_(x),
+    ]
+    for f in shared:
+        with pytest.raises(MinidlError, match="from outside"):
+            func.vmap(f)(x)
+    with pytest.raises(MinidlError, match="from outside"):
+        func.vmap(lambda x, w: looped(x, lambda: w.mul_(2)), (0, None))(x, w)
+    assert func.vmap(lambda x: looped(x, lambda: w * 2))(x).tolist() == (x + 1).tolist()
 
 
 def test_random_numbers():

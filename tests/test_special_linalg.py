@@ -128,8 +128,10 @@ def test_singular_determinants():
     assert linalg.det(a).item() == 0
     sign, log = linalg.slogdet(a)
     assert sign.item() == 0 and log.item() == -INF
+    linalg.det(a).backward()  # the cofactors
+    np.testing.assert_allclose(a.grad.numpy(), [[1, -1], [-1, 1]], atol=1e-6)
     with pytest.raises(ValueError, match="singular"):
-        linalg.det(a).backward()
+        linalg.slogdet(minidl.ones(2, 2, requires_grad=True))[1].backward()
     assert math.isnan(minidl.logdet(minidl.tensor([[0.0, 1.0], [1.0, 0.0]])).item())
 
 
@@ -156,3 +158,27 @@ def test_counts_are_drawn_over_their_whole_range():
     ends = minidl.binomial(t([5.0, 5.0, 0.0]), t([0.0, 1.0, 0.5]))
     assert ends.tolist() == [0.0, 5.0, 0.0]
     assert minidl.poisson(minidl.full((3,), 2.0, dtype=minidl.bfloat16)).dtype is minidl.bfloat16
+
+
+def test_equal_eigenvalues_have_gradients():
+    a = minidl.diag(t([1.0, 1.0, 2.0])).requires_grad_()
+    (linalg.eigvalsh(a) * t([0.0, 1.0, 2.0])).sum().backward()
+    np.testing.assert_array_equal(a.grad.numpy(), np.diag([0.0, 1.0, 2.0]))
+
+
+@pytest.mark.parametrize("place", [(0, 0), (1, 0), (2, 1), (2, 2)])
+def test_nan_is_not_positive_definite(place):
+    a = np.eye(3)
+    a[place] = math.nan
+    with pytest.raises(ValueError, match="positive definite"):
+        linalg.cholesky(t(a))
+    assert linalg.cholesky(t(np.stack([np.eye(3)] * 2))).shape == (2, 3, 3)
+
+
+def test_tails_of_ndtri():
+    p = [1e-300, 1e-100, 1e-30, 1e-17, 1e-10]
+    known = [-37.0470963, -21.27345356, -11.46402469, -8.49379322, -6.3613409]  # Cephes
+    np.testing.assert_allclose(minidl.special.ndtri(t(p)).numpy(), known, rtol=1e-9)
+    around = np.array([0.019999, 0.02, 0.020001])
+    back = minidl.special.ndtr(minidl.special.ndtri(t(around)))
+    np.testing.assert_allclose(back.numpy(), around, rtol=1e-13)

@@ -11,6 +11,7 @@ import minidl.ops as ops
 from minidl.errors import ArgumentError, DTypeError, MinidlError, ShapeError
 from minidl.func import rules as rules
 from minidl.func.batched import Batched, levels
+from minidl.func.outside import Outside
 from minidl.func.tree import broadcast, flatten
 from minidl.ops.random import Generator
 from minidl.tensor import Tensor
@@ -33,13 +34,15 @@ def vmap(
     """A function that computes `func` for every sample of a batch, and stacks the results.
 
     in_dims: the batch axis of each argument, one for all or a tree like the arguments; None for
-    what all samples share. out_dims: where the results have it. The function sees single samples;
+    what all samples share, as they do keyword arguments. out_dims: where the results have it, None
+    for what is the same for all samples, tensor or not. The function sees single samples;
     its operators compute the whole batch at once where a rule exists, else sample by sample. What
     depends on values (`if x > 0`, `x.item()`), writes in place or raises in the batch makes the
     whole function run once per sample, with the same results. randomness: draws are refused
     ("error"), are each sample's own ("different") or the same for all ("same"). chunk_size: how
     many samples to compute at once. `vmap` and `grad` nest in any order. Raises ShapeError where
-    the batches differ in size, ArgumentError for wrong axes.
+    the batches differ in size, ArgumentError for wrong axes, MinidlError where a function that has
+    to run once per sample writes to a tensor from outside.
     """
     if randomness not in _RANDOM:
         raise ArgumentError(f"randomness is one of {_RANDOM}", operator="vmap", got=randomness)
@@ -50,7 +53,7 @@ def vmap(
     def batched(*args: Any, **kwargs: Any) -> Any:
         leaves, build = flatten((args, kwargs))
         dims = [*broadcast(_per_argument(in_dims, args), args, "in_dims")]
-        dims += [0] * (len(leaves) - len(dims))  # keyword arguments have it in front
+        dims += [None] * (len(leaves) - len(dims))  # all samples share keyword arguments
         size = _size(leaves, dims)
         moved = [
             x if d is None else ops.movedim(x, d, 0) for x, d in zip(leaves, dims, strict=True)
@@ -63,8 +66,8 @@ def vmap(
                 for x, d in zip(moved, dims, strict=True)
             ]
             count = min(chunk, size - start)
-            parts.append(_run(func, part, dims, build, count, randomness))
-        return _joined(parts, out_dims)
+            parts.append(_run(func, part, dims, build, count, randomness, out_dims))
+        return _joined(parts)
 
     return batched
 
@@ -113,16 +116,19 @@ def _run(
     build: Callable[..., Any],
     size: int,
     randomness: str,
-) -> tuple[list[Any], Callable[..., Any]]:
-    """The results with the batch in front, and how to build their tree."""
+    out_dims: Any,
+) -> tuple[list[Any], list[Any], Callable[..., Any]]:
+    """The results with the batch in front, where it goes, and how to build their tree."""
     level = len(levels.sizes)
+    outside = Outside(func, [x for x, d in zip(leaves, dims, strict=True) if d is None])
     try:
         given = [x if d is None else Batched(x, level) for x, d in zip(leaves, dims, strict=True)]
         args, kwargs = build(given)
         with _Watched(), _Level(size):
             out, rebuild = flatten(func(*args, **kwargs))
-        found = [_whole(x, level, size) for x in out]
-        return found, rebuild
+        places = _places(out_dims, rebuild(out))
+        found = [_whole(x, d, level, size) for x, d in zip(out, places, strict=True)]
+        return found, places, rebuild
     except _Drawn:
         if randomness == "error":
             raise MinidlError(
@@ -130,14 +136,29 @@ def _run(
             ) from None
     except Exception:
         pass  # whatever it was: sample by sample it works, or fails for what it is
-    return _looped(func, leaves, dims, build, size, randomness)
+    outside.check()
+    return _looped(func, leaves, dims, build, size, randomness, out_dims, outside)
 
 
-def _whole(x: Any, level: int, size: int) -> Any:
+def _places(out_dims: Any, result: Any) -> list[Any]:
+    dims = broadcast(out_dims, result, "out_dims")
+    if any(d is not None and not isinstance(d, int) for d in dims):
+        raise ArgumentError("out_dims must be axes or None", operator="vmap", got=repr(out_dims))
+    return dims
+
+
+_SHARED = "out_dims None is for results that are the same for all samples"
+
+
+def _whole(x: Any, dim: int | None, level: int, size: int) -> Any:
+    if type(x) is Batched and x.level == level:
+        if dim is None:
+            raise ArgumentError(_SHARED, operator="vmap")
+        return x.value
+    if dim is None:
+        return x
     if not isinstance(x, Tensor):
         raise DTypeError("results must be Tensors", operator="vmap", got=type(x).__name__)
-    if type(x) is Batched and x.level == level:
-        return x.value
     return ops.broadcast_to(ops.unsqueeze(x, 0), (size, *x.shape))
 
 
@@ -148,13 +169,16 @@ def _looped(
     build: Callable[..., Any],
     size: int,
     randomness: str,
-) -> tuple[list[Any], Callable[..., Any]]:
+    out_dims: Any,
+    outside: Outside,
+) -> tuple[list[Any], list[Any], Callable[..., Any]]:
     if not size:
         raise ShapeError(
             "a batch without samples, of a function that must run once per sample", operator="vmap"
         )
-    columns: list[Any] = []
+    rows: list[Any] = []
     rebuild: Any = None
+    places: list[Any] = []
     state = ops.get_rng_state()
     for i in range(size):
         if randomness == "same":
@@ -169,22 +193,33 @@ def _looped(
                     "[vmap] the function draws random numbers; pass randomness='different' or "
                     "'same'"
                 ) from None
-        for x in out:
-            if not isinstance(x, Tensor):
+        outside.check()
+        places = _places(out_dims, rebuild(out))
+        for x, dim in zip(out, places, strict=True):
+            if dim is not None and not isinstance(x, Tensor):
                 raise DTypeError("results must be Tensors", operator="vmap", got=type(x).__name__)
-        columns.append(out)
-    return [ops.stack(list(parts)) for parts in zip(*columns, strict=True)], rebuild
+        rows.append(out)
+    found = []
+    for column, dim in zip(zip(*rows, strict=True), places, strict=True):
+        if dim is None and any(not _same(x, column[0]) for x in column):
+            raise ArgumentError(_SHARED, operator="vmap")
+        found.append(column[0] if dim is None else ops.stack(list(column)))
+    return found, places, rebuild
 
 
-def _joined(parts: list[Any], out_dims: Any) -> Any:
-    rebuild = parts[0][1]
-    found = [part[0] for part in parts]
-    whole = [xs[0] if len(xs) == 1 else ops.cat(list(xs), 0) for xs in zip(*found, strict=True)]
-    result = rebuild(whole)
-    dims = broadcast(out_dims, result, "out_dims")
-    if any(not isinstance(d, int) for d in dims):
-        raise ArgumentError("out_dims must be axes", operator="vmap", got=repr(out_dims))
-    return rebuild([ops.movedim(x, 0, d) for x, d in zip(whole, dims, strict=True)])
+def _same(x: Any, y: Any) -> bool:
+    if isinstance(x, Tensor) and isinstance(y, Tensor):
+        return x is y or bool(ops.equal(x, y))
+    return x is y or bool(x == y)
+
+
+def _joined(parts: list[Any]) -> Any:
+    _, places, rebuild = parts[0]
+    whole = []
+    for column, dim in zip(zip(*(part[0] for part in parts), strict=True), places, strict=True):
+        x = column[0] if dim is None or len(column) == 1 else ops.cat(list(column), 0)
+        whole.append(x if dim is None else ops.movedim(x, 0, dim))
+    return rebuild(whole)
 
 
 class _Level:

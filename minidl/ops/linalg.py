@@ -18,11 +18,13 @@ from minidl.autograd.op import Array, constant, op
 from minidl.errors import ArgumentError, DTypeError, ShapeError
 from minidl.ops.along import index_select
 from minidl.ops.arrange import diag_embed, tril, triu
+from minidl.ops.compare import eq, logical_and
 from minidl.ops.convert import clone
 from minidl.ops.creation import eye
 from minidl.ops.matmul import matmul
 from minidl.ops.method import check_tensor, method
 from minidl.ops.reduce import norm, sum
+from minidl.ops.select import where
 from minidl.ops.transcendental import log
 from minidl.ops.views import (
     axis,
@@ -75,7 +77,11 @@ def _found(rule: str, function: Callable[..., Any], *args: Any) -> Any:
 @op
 def _cholesky(k: Any, input: Array) -> Any:
     _square(input)
-    return _found("the matrix is not positive definite", k.cholesky, input)
+    rule = "the matrix is not positive definite"
+    out = _found(rule, k.cholesky, input)
+    if k.any(k.isnan(out[..., -1:, -1:])):  # one NaN that is read makes the last pivot one
+        raise ArgumentError(rule)
+    return out
 
 
 @_cholesky.gradient
@@ -235,12 +241,25 @@ def _det(k: Any, input: Array) -> Any:
 
 @_det.gradient
 def _(g: Tensor, input: Tensor, out: Tensor) -> Any:
-    return _turned(_inverse(input)) * unsqueeze(unsqueeze(g * out, -1), -1)
+    try:
+        return _turned(_inverse(input)) * unsqueeze(unsqueeze(g * out, -1), -1)
+    except ArgumentError:  # singular
+        return _cofactors(input) * unsqueeze(unsqueeze(g, -1), -1)
+
+
+@op(nondiff=True)
+def _cofactors(k: Any, input: Array) -> Any:
+    """The determinants without each row and column, with their signs, by singular values."""
+    left, values, right = np.linalg.svd(input)
+    n = values.shape[-1]
+    others = np.stack([np.delete(values, i, -1).prod(-1) for i in range(n)], -1)
+    sign = k.slogdet(left)[0] * k.slogdet(right)[0]
+    return k.matmul(left * (others * sign[..., None])[..., None, :], right).astype(input.dtype)
 
 
 @method("det")
 def det(input: Tensor) -> Tensor:
-    """The determinants of `input` (..., n, n); those of singular ones have no gradient."""
+    """The determinants of `input` (..., n, n); singular ones have no second derivative."""
     return _det(input)
 
 
@@ -265,8 +284,10 @@ def _(g: Any, eigenvalues: Tensor, eigenvectors: Tensor) -> Any:
     turned = _turned(eigenvectors)
     own = eye(eigenvalues.shape[-1], dtype=eigenvalues.dtype)
     gaps = unsqueeze(eigenvalues, -2) - unsqueeze(eigenvalues, -1)
-    inner = matmul(turned, g[1]) * (1 - own) / (gaps + own)
-    inner = inner + diag_embed(g[0])
+    inner = matmul(turned, g[1]) * (1 - own)
+    # equal eigenvalues have gradients of their own, their eigenvectors have none
+    gaps = where(logical_and(eq(gaps, 0), eq(inner, 0)), 1.0, gaps)
+    inner = inner / gaps + diag_embed(g[0])
     return matmul(matmul(eigenvectors, inner), turned)
 
 

@@ -288,8 +288,25 @@ def _(g: Tensor, input: Tensor) -> Any:
 
 @op(promote="float")
 def ndtri(k: Any, input: Array) -> Any:
-    """The inverse of `ndtr`; infinite at 0 and 1, NaN outside."""
-    return k.mul(k.erfinv(k.sub(k.mul(input, 2), 1)), math.sqrt(2))
+    """The inverse of `ndtr`; infinite at 0 and 1, NaN outside.
+
+    Source of the start in the lower tail, which Halley's method improves: Abramowitz and Stegun,
+    26.2.23.
+    """
+    out = k.mul(k.erfinv(k.sub(k.mul(input, 2), 1)), math.sqrt(2))
+    tail = k.logical_and(k.gt(input, 0), k.lt(input, 0.02))
+    if not k.any(tail):
+        return out
+    p = k.where(tail, input, 0.01).astype(np.float64)
+    t = np.sqrt(-2 * np.log(p))
+    x = (2.515517 + t * (0.802853 + t * 0.010328)) / (
+        1 + t * (1.432788 + t * (0.189269 + t * 0.001308))
+    ) - t
+    for _ in range(3):
+        density = np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+        step = (0.5 * k.erfc(x * -math.sqrt(0.5)) - p) / density
+        x = x - step / (1 + 0.5 * x * step)
+    return k.where(tail, x, out).astype(out.dtype)
 
 
 @ndtri.gradient
