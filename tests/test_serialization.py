@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -269,6 +270,20 @@ def test_mapped_arrays_are_private(tmp_path):
     assert found.tolist() == [1] * 4 and path.read_bytes() == before
     minidl.save({"x": minidl.ones(2)}, path)  # the old file stays under the map
     assert found.tolist() == [1] * 4
+
+
+def test_write_atomic_follows_links_and_long_names(tmp_path):
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    target, link = folder / ("ä" * 120), tmp_path / "latest"
+    link.symlink_to(target)
+    for content in ("old", "new"):
+        write_atomic(link, content)
+        assert link.is_symlink() and target.read_text(encoding="utf-8") == content
+    assert [p.name for p in folder.iterdir()] == [target.name]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda i: write_atomic(link, f"{i % 10}" * 10_000), range(40)))
+    assert len(set(target.read_text(encoding="utf-8"))) == 1
 
 
 def test_write_atomic_keeps_the_old_file(tmp_path, monkeypatch):

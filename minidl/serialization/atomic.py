@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
+
+_counter = itertools.count()
 
 
 def write_atomic(path: Path, content: bytes | str | Callable[[Path], None]) -> None:
     """Write under a temporary name beside `path`, sync to disk and rename.
 
     content: what to write, or a function that writes the file it is given. Raises OSError that
-    names `path`; a full disk would name nothing, and `open` the temporary file.
+    names `path`; a full disk would name nothing, and `open` the temporary file. A link is followed.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    target = Path(os.path.realpath(path))  # a link stays one
+    # short enough for any name, and another one for each process and thread
+    temporary = target.with_name(f".{target.name[:40]}.{os.getpid()}-{next(_counter)}.tmp")
     try:
         if callable(content):
             content(temporary)
@@ -23,8 +28,8 @@ def write_atomic(path: Path, content: bytes | str | Callable[[Path], None]) -> N
             temporary.write_bytes(content.encode("utf-8", "backslashreplace") if text else content)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+        os.replace(temporary, target)
+        _sync_folder(target.parent)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
