@@ -184,7 +184,7 @@ def test_default_collate_by_type():
     point = default_collate([Point(1, 2.0), Point(3, 4.0)])
     assert type(point) is Point and point.x.tolist() == [1, 3] and point.y.tolist() == [2.0, 4.0]
     nested = default_collate([{"a": (1, "x")}, {"a": (2, "y")}])
-    assert nested["a"][0].tolist() == [1, 2] and nested["a"][1] == ["x", "y"]
+    assert nested["a"][0].tolist() == [1, 2] and nested["a"][1] == ("x", "y")
 
 
 def test_default_collate_refuses():

@@ -16,8 +16,8 @@ from minidl.tensor import Tensor
 def default_collate(batch: Sequence[Any]) -> Any:
     """Stack tensors, arrays and numbers along a new first axis, through tuples, lists and dicts.
 
-    Python floats become float64, integers int64; strings and bytes stay a list; tuples become
-    lists and named tuples keep their type. Raises DTypeError (a TypeError) for other types,
+    Python floats become float64, integers int64; strings and bytes stay as they are; tuples
+    become lists and named tuples keep their type. Raises DTypeError (a TypeError) for other types,
     ArgumentError if there is no sample or samples differ in length or keys, ShapeError if they
     differ in shape.
     """
@@ -45,13 +45,13 @@ def default_collate(batch: Sequence[Any]) -> Any:
     if isinstance(first, int):
         return ops.tensor(list(batch))
     if isinstance(first, str | bytes):
-        return list(batch)
-    if isinstance(first, Mapping | tuple | list):
+        return batch
+    if isinstance(first, Mapping | Sequence):
         _same_structure(first, batch)
     if isinstance(first, Mapping):
         merged = {key: default_collate([sample[key] for sample in batch]) for key in first}
         return merged if type(first) is dict else _like(first, merged)
-    if isinstance(first, tuple | list):
+    if isinstance(first, Sequence):
         columns = [default_collate(column) for column in zip(*batch, strict=True)]
         return type(first)(*columns) if hasattr(first, "_fields") else columns
     raise DTypeError(
@@ -65,7 +65,7 @@ def _same_structure(first: Any, batch: Sequence[Any]) -> None:
     """Refuse samples that are not all mappings with the keys of `first`, or all of its length."""
     mapping = isinstance(first, Mapping)
     for sample in batch:
-        if not isinstance(sample, Mapping if mapping else (tuple, list)):
+        if not isinstance(sample, Mapping if mapping else Sequence):
             raise DTypeError(
                 "all samples must have the same structure",
                 operator="default_collate",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd.op import Array, in_place, op
-from minidl.dtypes import FLOAT, HALF_NUMPY
+from minidl.dtypes import BOOL, FLOAT, HALF_NUMPY
 from minidl.errors import ArgumentError, DTypeError, ShapeError
 from minidl.ops.arithmetic import abs, mul
 from minidl.ops.compare import ge, gt, le, logical_and, lt
@@ -424,6 +424,8 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
     """`input` where it exceeds `threshold`, `value` elsewhere; NaN stays."""
     check_tensor("threshold", "input", input)
+    if input.dtype.kind == BOOL:
+        raise DTypeError("not for bool tensors", operator="threshold")
     if inplace:
         return _threshold_(input, threshold, value)
     return where(le(input, threshold), _like(input, value), input)

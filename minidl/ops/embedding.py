@@ -11,13 +11,13 @@ from minidl.autograd.op import Array, Index, constant, op
 from minidl.errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, UnsupportedError
 from minidl.ops.along import index_add
 from minidl.ops.compare import gt
-from minidl.ops.convert import cast
+from minidl.ops.convert import cast, clone
 from minidl.ops.creation import zeros
 from minidl.ops.index import getitem
 from minidl.ops.method import check_tensor
-from minidl.ops.reduce import max, norm
+from minidl.ops.reduce import max, norm, sum
 from minidl.ops.select import where
-from minidl.ops.views import reshape
+from minidl.ops.views import expand, reshape
 from minidl.tensor import Tensor
 
 __all__ = ["embedding", "embedding_bag", "one_hot"]
@@ -206,9 +206,10 @@ def _bags(
     else:
         ends = np.append(starts[1:], input.shape[0])
     lengths = ends - starts
-    if (starts.size and starts[0] != 0) or (lengths < 0).any() or ends[-1:].sum() > len(input):
-        raise ArgumentError("offsets must begin with 0 and not decrease, nor go beyond input",
-                            operator=name, got=str(offsets.tolist()))  # type: ignore[attr-defined]  # fmt: skip
+    if (starts.size and starts[0] != 0) or (lengths < 0).any() or lengths.sum() != len(input):
+        raise ArgumentError("offsets must begin with 0 and not decrease, and the bags must hold"
+                            f" all of the {len(input)} indices", operator=name,
+                            got=str(offsets.tolist()))  # type: ignore[attr-defined]  # fmt: skip
     return starts, lengths
 
 
@@ -217,7 +218,7 @@ def _largest_of_bags(
 ) -> Tensor:
     longest = int(lengths.max()) if lengths.size else 0
     if not longest:
-        return zeros((len(lengths), rows.shape[1]), dtype=rows.dtype)
+        return clone(expand(sum(rows, 0), (len(lengths), rows.shape[1])))  # of no row at all
     within = np.arange(longest) < lengths[:, None]
     places = np.where(within, starts[:, None] + np.arange(longest), 0)
     there: Any = within & kept[places]

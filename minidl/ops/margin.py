@@ -84,10 +84,8 @@ def hinge_embedding_loss(
 
 
 def soft_margin_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
-    """`log(1 + exp(-target * input))` for targets of 1 and -1, without overflow."""
-    name = "soft_margin_loss"
-    _check(name, reduction, input=input, target=target)
-    _same_shape(name, "target must have the shape of input", input, target)
+    """`log(1 + exp(-target * input))` for targets of 1 and -1, broadcast, without overflow."""
+    _check("soft_margin_loss", reduction, input=input, target=target)
     return _reduced(softplus(-target * input), reduction)
 
 
