@@ -397,6 +397,38 @@ def test_a_data_set_that_cannot_be_pickled():
         list(DataLoader(Augmented(), 2, num_workers=1, multiprocessing_context="thread"))
 
 
+class Remote(Augmented):
+    def __getitem__(self, index):
+        raise ConnectionResetError("the server hung up")
+
+
+def test_a_data_set_may_lose_a_connection_of_its_own():
+    with pytest.raises(ConnectionResetError, match="the server hung up"):
+        list(DataLoader(Remote(), num_workers=1))
+
+
+def test_a_pool_that_is_left_says_nothing():
+    program = """
+    import numpy as np, minidl
+    from minidl.data import DataLoader, Dataset
+
+    class Large(Dataset):
+        def __len__(self):
+            return 64
+
+        def __getitem__(self, index):
+            return np.zeros((64, 64), np.float32)
+
+    for _ in range(20):
+        for batch in DataLoader(Large(), batch_size=8, num_workers=2):
+            break
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, cwd=ROOT
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 class Nested(Augmented):
     """A data set that reads through a loader with workers of its own."""
 

@@ -120,14 +120,15 @@ def _main(job: Job, number: int, seed: int, link: Any, others: list[Any]) -> Non
         except Exception:
             failed = _Failure(number)
         reader: Reader | None = None
-        while wait([link, parent.sentinel]) and link.poll():
+        told = True
+        while told and wait([link, parent.sentinel]) and link.poll():
             try:
                 kind, task, *rest = link.recv()
-            except EOFError:
+            except (EOFError, ConnectionResetError):
                 return
             try:
                 if failed is not None:
-                    raise _Told(failed)
+                    raise _Told
                 if kind == "pass":
                     reader = Reader(job, rest[0], rest[1], number)
                     continue
@@ -140,16 +141,23 @@ def _main(job: Job, number: int, seed: int, link: Any, others: list[Any]) -> Non
                 else:
                     batch = reader.read(*rest)
                 shared.send(link, task, batch)
-            except _Told as told:
-                if kind != "pass":
-                    link.send((task, "failed", told.args[0]))
-            except (BrokenPipeError, ConnectionResetError):
-                return
+            except _Told:
+                told = kind == "pass" or _tell(link, task, failed)
             except Exception:
+                failure = _Failure(number)
                 if kind == "pass":
-                    failed = _Failure(number)
+                    failed = failure
                 else:
-                    link.send((task, "failed", _Failure(number)))
+                    told = _tell(link, task, failure)
+
+
+def _tell(link: Any, task: int, failure: _Failure | None) -> bool:
+    """Report a failure; say whether there is somebody to hear it."""
+    try:
+        link.send((task, "failed", failure))
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    return True
 
 
 class _Told(Exception):
