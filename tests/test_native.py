@@ -215,6 +215,49 @@ def test_a_child_process_computes(threads: Any) -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_workers_end_before_a_fork(threads: Any) -> None:
+    threads(3)
+    a = minidl.tensor(normal(300, 300))
+    want = (a @ a).numpy()
+    running = len(os.listdir("/proc/self/task"))
+    for _ in range(5):
+        child = os.fork()
+        if not child:
+            alone = len(os.listdir("/proc/self/task")) == 1
+            os._exit(0 if alone and np.array_equal((a @ a).numpy(), want) else 1)
+        left = len(os.listdir("/proc/self/task"))
+        assert os.waitpid(child, 0)[1] == 0
+        assert left == running - 2
+        np.testing.assert_array_equal((a @ a).numpy(), want)
+        assert len(os.listdir("/proc/self/task")) == running
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_waits_for_the_job_of_another_thread(threads: Any) -> None:
+    threads(2)
+    a = minidl.tensor(normal(600, 600))
+    want, wrong, done = (a @ a).numpy(), [], threading.Event()
+
+    def work() -> None:
+        while not done.is_set():
+            if not np.array_equal((a @ a).numpy(), want):
+                wrong.append(1)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        for _ in range(20):
+            child = os.fork()
+            if not child:
+                os._exit(0 if np.array_equal((a @ a).numpy(), want) else 1)
+            assert os.waitpid(child, 0)[1] == 0
+    finally:
+        done.set()
+        worker.join()
+    assert not wrong
+
+
 def test_views_keep_recycled_memory() -> None:
     view = (minidl.ones(1000) * 2)[10:20].numpy()
     gc.collect()

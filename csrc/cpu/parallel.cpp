@@ -3,7 +3,8 @@
 // The caller works too, and finishes alone if no worker wakes in time; at the end it waits for
 // claimed tasks only, so a worker that the system has descheduled before it claimed costs nothing.
 // Workers start with the first job that can use them, spin for a moment after each and then sleep
-// on a futex. A child process after fork has no workers and starts its own.
+// on a futex. Before a fork the pool finishes its job and ends its workers; parent and child start
+// their own with their next jobs.
 //
 // One word holds the job's number and how many of its tasks are unclaimed. A claim is a
 // compare-and-swap that takes one off; it can only succeed while the job is open, and the job
@@ -25,8 +26,6 @@
 #include <fstream>
 #include <new>
 #include <string>
-#include <system_error>
-#include <thread>
 
 namespace {
 
@@ -53,6 +52,7 @@ struct Pool {
     alignas(128) std::atomic<std::uint32_t> posted{0};  // number of the latest job
     std::atomic<int> sleeping{0};
     std::atomic<int> helpers{0};  // workers that may claim: those with a lower index
+    std::atomic<bool> ending{false};
     alignas(128) std::atomic<std::uint64_t> unclaimed{0};  // job << 32 | tasks not yet claimed
     alignas(128) std::atomic<std::ptrdiff_t> unfinished{0};
     std::atomic<bool> out_of_memory{false};
@@ -66,8 +66,7 @@ struct Pool {
     pthread_t handles[MAX_THREADS];
 };
 
-Pool first;
-std::atomic<Pool*> pool{&first};
+Pool pool;
 std::atomic<int> threads{0};
 
 // Claim and run tasks until none is left; whether there was one.
@@ -90,21 +89,24 @@ bool work(Pool& p) {
     return any;
 }
 
-void worker(Pool* p, int index) {
+void* worker(void* argument) {
+    Pool& p = pool;
+    const int index = int(reinterpret_cast<std::intptr_t>(argument));
     std::uint32_t job = 0;
     for (;;) {
         int spins = 0;
-        while (p->posted.load(std::memory_order_acquire) == job && spins < WORKER_SPINS) {
+        while (p.posted.load(std::memory_order_acquire) == job && spins < WORKER_SPINS) {
             relax();
             spins++;
         }
         if (spins == WORKER_SPINS) {
-            p->sleeping.fetch_add(1);
-            while (p->posted.load() == job) futex_wait(p->posted, job);
-            p->sleeping.fetch_sub(1);
+            p.sleeping.fetch_add(1);
+            while (p.posted.load() == job) futex_wait(p.posted, job);
+            p.sleeping.fetch_sub(1);
         }
-        job = p->posted.load(std::memory_order_acquire);
-        if (index < p->helpers.load(std::memory_order_relaxed)) work(*p);
+        job = p.posted.load(std::memory_order_acquire);
+        if (p.ending.load()) return nullptr;
+        if (index < p.helpers.load(std::memory_order_relaxed)) work(p);
     }
 }
 
@@ -124,11 +126,21 @@ void keep_off(Pool& p, int cpu) {
     for (int i = 0; i < p.started; i++) pthread_setaffinity_np(p.handles[i], sizeof(set), &set);
 }
 
-// Its workers are not there, and a job may have been open: the child gets a pool of its own.
-void after_fork_in_child() {
-    pool.store(new Pool);
+// A child would have no workers, and perhaps half a job of another thread's: there are none of
+// either when it is made.
+void before_fork() {
+    Pool& p = pool;
+    while (p.busy.exchange(true, std::memory_order_acquire)) sched_yield();
+    p.ending.store(true);
+    p.posted.fetch_add(1);
+    futex_wake(p.posted, MAX_THREADS);
+    for (int i = 0; i < p.started; i++) pthread_join(p.handles[i], nullptr);
+    p.started = p.placed = 0;
+    p.ending.store(false);
 }
-const int registered = pthread_atfork(nullptr, nullptr, after_fork_in_child);
+void after_fork() {
+    pool.busy.store(false, std::memory_order_release);
+}
 
 // Physical cores among those that this process may run on: two threads of a core share its units.
 int cores() {
@@ -212,16 +224,16 @@ void set_thread_count(int n) {
 void parallel_run(std::ptrdiff_t tasks, void (*body)(void*, std::ptrdiff_t), void* context) {
     const int wanted = int(std::min<std::ptrdiff_t>(thread_count(), tasks)) - 1;
     if (wanted < 1 || tasks >= std::ptrdiff_t(1) << 31) return serial(tasks, body, context);
-    Pool& p = *pool.load(std::memory_order_relaxed);
+    Pool& p = pool;
     if (p.busy.exchange(true, std::memory_order_acquire)) return serial(tasks, body, context);
     for (; p.started < wanted; p.started++) {
-        try {
-            std::thread made(worker, &p, p.started);
-            p.handles[p.started] = made.native_handle();
-            made.detach();
-        } catch (const std::system_error&) {
-            break;  // no more threads to be had: fewer do it
-        }
+        // Registered with the first worker, after the allocators' handlers, it runs before them: a
+        // job that it waits for may need their locks.
+        static const int registered = pthread_atfork(before_fork, after_fork, after_fork);
+        (void)registered;
+        void* const index = reinterpret_cast<void*>(std::intptr_t(p.started));
+        // no more threads to be had: fewer do it
+        if (pthread_create(&p.handles[p.started], nullptr, worker, index)) break;
     }
     keep_off(p, sched_getcpu());
     p.body = body;

@@ -232,7 +232,7 @@ class Pool:
         self.links.append(ours)
         try:
             with warnings.catch_warnings():
-                # Python warns of any thread at a fork; a child's kernels have a pool of their own
+                # Python warns of any thread at a fork, such as BLAS's; the kernels' have ended
                 warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)
                 worker.start()
         except AssertionError as error:  # multiprocessing's, of daemons
