@@ -247,6 +247,7 @@ def test_state_follows_the_dtype_of_the_parameters():
         (lambda p: optim.Adam(p, betas=("a", "b")), "betas"),
         (lambda p: optim.SGD([p[0] * 2]), "leaf"),
         (lambda p: optim.SGD([{"params": p}, {"params": p[:1]}]), "more than one group"),
+        (lambda p: optim.Adam(p, foreach=True, fused=True), "exclude each other"),
     ],
 )
 def test_bad_values_are_refused(make, rule):

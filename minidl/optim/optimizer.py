@@ -151,6 +151,8 @@ class Optimizer(Hooked):
                 "differentiable=True is not supported; write the update with operators",
                 operator=type(self).__name__,
             )
+        both = bool(group.get("foreach") and group.get("fused"))
+        self._require(not both, "foreach and fused exclude each other", "both")
         self._require_number(group, "lr", *(["weight_decay"] if "weight_decay" in group else []))
 
     def _check_betas(self, group: dict[str, Any]) -> None:
