@@ -251,11 +251,13 @@ def test_readme_says_how_much_there_is_to_read():
     assert said and abs(int(said[1] + said[2] + "00") - counted) <= 100, counted
 
 
-def test_readme_example_trains():
-    (example,) = code_blocks("python")
+def test_readme_example_trains(tmp_path):
+    example, further = code_blocks("python")
     assert len(example.splitlines()) <= 24
-    done = python("-W", "error", "-c", example)
+    further = further.replace("run.safetensors", str(tmp_path / "run.safetensors"))
+    done = python("-W", "error", "-c", f"{example}\n{further}\nprint(len(per_sample['0.weight']))")
     assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "400"
     accuracy = re.search(r"held-out accuracy (\d\.\d+)", done.stdout)
     assert accuracy, done.stdout
     assert float(accuracy[1]) >= 0.95

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from minidl.autograd import enable_grad
 from minidl.dtypes import DType, float32, float64
 from minidl.ops import linalg as ops
+from minidl.ops.arrange import cat
 from minidl.ops.creation import eye
 from minidl.ops.matmul import matmul
 from minidl.testing.case import Case, Sample, sample
@@ -159,6 +161,27 @@ def _chain(d: Any, dtype: DType) -> list[np.ndarray]:
     return chain
 
 
+def _singular(x: Any) -> Any:
+    """The last row of each matrix is 0."""
+    join = np.concatenate if isinstance(x, np.ndarray) else cat
+    return join([x[..., :-1, :], x[..., -1:, :] * 0], -2)
+
+
+def _cofactors(x: Any) -> Any:
+    with enable_grad():
+        x = x.detach().requires_grad_()
+        ops.det(x).sum().backward()
+    return x.grad
+
+
+def _minors(x: np.ndarray) -> np.ndarray:
+    n, out = x.shape[-1], np.empty(x.shape)
+    for i, j in np.ndindex(n, n):
+        minor = np.delete(np.delete(x, i, -2), j, -1)
+        out[..., i, j] = (-1) ** (i + j) * np.linalg.det(minor)
+    return out
+
+
 CASES = [
     _row("cholesky", _spd, ops.cholesky,
          lambda x, upper: _turned(np.linalg.cholesky(x)) if upper else np.linalg.cholesky(x),
@@ -184,6 +207,9 @@ CASES = [
     _row("inverse", _regular, ops.inv, np.linalg.inv, lambda torch: torch.linalg.inv, _one,
          "inverse"),
     _row("det", _regular, ops.det, np.linalg.det, lambda torch: torch.linalg.det, _one, "det"),
+    Case("det of singular matrices", lambda x: _cofactors(_singular(x)),
+         lambda x: _minors(_singular(x)), _one, torch=None, dtypes=WIDE, grad=False,
+         operators=("cofactors",), scale=32),
     _row("slogdet", _regular, lambda x: ops.slogdet(x)[1], lambda x: np.linalg.slogdet(x)[1],
          lambda torch: lambda x: torch.linalg.slogdet(x)[1], _one, "slogdet"),
     _row("logdet", _regular, ops.logdet, lambda x: np.log(np.linalg.det(x)),
