@@ -285,6 +285,27 @@ def test_bombs_are_refused_in_little_memory(name, wrap):
     assert peak < 60_000_000
 
 
+NESTED = b")" + b"2\x86" * 60  # (), then 60 times the pair of what is there and itself
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"}" + NESTED + b"K\x01s.",
+        b"}(" + NESTED + b"K\x01u.",
+        b"(" + NESTED + b"K\x01d.",
+        b"\x8f(" + NESTED + b"\x90.",
+        b"(" + NESTED + b"\x91.",
+        b"cbuiltins\nset\n](" + NESTED + b"e\x85R.",
+        b"ccollections\nOrderedDict\n](" + NESTED + b"K\x01\x86e\x85R.",
+    ],
+)
+@pytest.mark.parametrize("wrap", [zipped, streamed])
+def test_keys_that_take_ages_to_hash_are_refused(pickled, wrap):
+    with pytest.raises(ArgumentError, match="a tuple as a key"):
+        load(wrap(pickled))
+
+
 def test_archives_that_are_none():
     good = pickle.dumps([1], 2)
     assert load(zipped(good)) == [1]

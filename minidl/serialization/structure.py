@@ -30,6 +30,7 @@ from minidl.ops.creation import from_numpy
 from minidl.tensor import Parameter, Tensor, as_device
 
 DEEPEST = 100
+_KINDS = ("tensor", "array", "dict", "ordered", "tuple", "float", "bytes", "dtype", "device")
 
 
 class Encoder:
@@ -127,8 +128,10 @@ class Decoder:
         if not isinstance(node, dict) or len(node) != 1:
             raise _damaged(node)
         ((kind, value),) = node.items()
+        if kind not in _KINDS:
+            raise _damaged(node)
         try:
-            return getattr(self, f"_{kind}", self._unknown)(value, depth + 1)
+            return getattr(self, f"_{kind}")(value, depth + 1)
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             if isinstance(error, MinidlError):
                 raise
@@ -140,9 +143,6 @@ class Decoder:
             made = from_numpy(self._arrays[name])
             self._tensors[name] = made.to(self._target) if self._target is not None else made  # type: ignore[attr-defined]
         return self._tensors[name].detach()
-
-    def _unknown(self, value: Any, depth: int) -> Any:
-        raise ValueError
 
     def _tensor(self, value: Any, depth: int) -> Any:
         name, flags = (value, "") if isinstance(value, str) else value

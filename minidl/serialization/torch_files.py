@@ -308,8 +308,50 @@ class _Reader(_Machine):
         if "_metadata" in state:
             target._metadata = state["_metadata"]  # type: ignore[attr-defined]
 
+    def load_setitem(self) -> None:
+        """Add one pair to a dictionary."""
+        _plain_keys(self.stack[-2:-1])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        """Add the pairs since the last mark to a dictionary."""
+        _plain_keys(self.stack[::2])
+        super().load_setitems()
+
+    def load_dict(self) -> None:
+        """Make a dictionary of the pairs since the last mark."""
+        _plain_keys(self.stack[::2])
+        super().load_dict()
+
+    def load_additems(self) -> None:
+        """Add the items since the last mark to a set."""
+        _plain_keys(self.stack)
+        super().load_additems()
+
+    def load_frozenset(self) -> None:
+        """Make a set of the items since the last mark."""
+        _plain_keys(self.stack)
+        super().load_frozenset()
+
+    dispatch[pickle.SETITEM[0]] = load_setitem
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+    dispatch[pickle.DICT[0]] = load_dict
+    dispatch[pickle.ADDITEMS[0]] = load_additems
+    dispatch[pickle.FROZENSET[0]] = load_frozenset
     dispatch[pickle.REDUCE[0]] = load_reduce
     dispatch[pickle.BUILD[0]] = load_build
+
+
+_PLAIN = (str, int, float, bool, bytes, type(None), DType)
+
+
+def _plain_keys(keys: Any) -> Any:
+    """Refuse keys other than constants and flat tuples of them: others may take ages to hash."""
+    for key in keys:
+        for item in key if type(key) is tuple else (key,):
+            if type(item) not in _PLAIN:
+                raise ValueError(f"a {type(item).__name__} as a key")
+    return keys
 
 
 def _tensor(
@@ -364,6 +406,7 @@ def _device(reader: Any, kind: str, index: int | None = None) -> Any:
 
 
 def _ordered(reader: Any, items: Any = ()) -> Any:
+    _plain_keys([key for key, _ in items])
     return OrderedDict(items)
 
 
@@ -374,7 +417,7 @@ def _counter(reader: Any, items: Any = ()) -> Any:
 
 
 def _set(reader: Any, items: Any = ()) -> Any:
-    return set(items)
+    return set(_plain_keys(items))
 
 
 def _encoded(reader: Any, text: Any, encoding: Any = "") -> bytes:
