@@ -9,6 +9,7 @@ import pytest
 
 import minidl
 from minidl import distributions as ours
+from minidl.testing import gradcheck
 
 torch = pytest.importorskip("torch", reason="parity with PyTorch needs the extra `parity`")
 theirs = torch.distributions
@@ -42,6 +43,11 @@ GRID = {
     "HalfCauchy": ("HalfCauchy", {"scale": POSITIVE}, ABOVE),
     "Weibull": ("Weibull", {"scale": POSITIVE, "concentration": FALLING}, ABOVE),
     "Pareto": ("Pareto", {"scale": POSITIVE, "alpha": FALLING}, POSITIVE + ABOVE),
+    "InverseGamma": ("InverseGamma", {"concentration": POSITIVE + 2, "rate": FALLING}, ABOVE),
+    "Kumaraswamy": ("Kumaraswamy", {"concentration1": POSITIVE, "concentration0": FALLING}, UNIT),
+    "LogisticNormal": ("LogisticNormal", {"loc": LOGITS[:, :2], "scale": np.array([0.5, 2.0])},
+                       SIMPLEX),
+    "FisherSnedecor": ("FisherSnedecor", {"df1": POSITIVE * 3, "df2": FALLING * 2 + 4}, ABOVE),
     "NegativeBinomial": ("NegativeBinomial", {"total_count": FALLING, "probs": PROBS}, COUNTS),
     "NegativeBinomial logits": ("NegativeBinomial", {"total_count": 3.0, "logits": REAL}, COUNTS),
     "StudentT": ("StudentT", {"df": POSITIVE, "loc": REAL, "scale": FALLING}, LINE),
@@ -140,7 +146,7 @@ def test_log_prob_cdf_icdf(name):
                 getattr(mine, function)(at_ours)
             continue
         found = getattr(mine, function)(at_ours)
-        if name in ("Gamma", "Chi2"):  # torch has no gradient by the concentration
+        if name in ("Gamma", "Chi2", "InverseGamma"):  # torch has no gradient by the concentration
             close(found, want)
         else:
             compare(found, want, leaves, their_leaves)
@@ -162,6 +168,8 @@ def test_moments(name, what):
     if (name, what) == ("Weibull", "mode"):
         assert value(mine)[2].item() == 0  # torch has NaN below a concentration of 1
         return close(value(mine)[:2], want[:2])
+    if (name, what) == ("Kumaraswamy", "mode"):  # torch takes the logarithm of a negative number
+        return close(value(mine)[1:2], torch.tensor([math.nan]))
     # torch has the logarithm of Multinomial's factorial in float32
     rtol = 1e-6 if name.startswith("Multinomial") else 1e-9
     compare(value(mine), want, leaves, their_leaves, rtol)
@@ -192,6 +200,55 @@ def test_shapes_expansion_and_words(name):
     if mine.has_enumerate_support:
         for expand in (False, True):
             close(mine.enumerate_support(expand), other.enumerate_support(expand))
+
+
+def test_generalized_pareto():
+    """In float32: torch cannot compare its parameters with a zero in float64."""
+    parameters = {
+        "loc": REAL,
+        "scale": POSITIVE,
+        "concentration": np.array([0.4, 0.0, -0.3]),
+    }
+    narrow = {key: value.astype(np.float32) for key, value in parameters.items()}
+    (mine, _), (other, _) = (made(d, "GeneralizedPareto", narrow) for d in (ours, theirs))
+    p = np.linspace(0.02, 0.98, 7, dtype=np.float32)[:, None]
+    x, t = mine.icdf(minidl.tensor(p)), other.icdf(torch.tensor(p))
+    close(x, t, 1e-5, 1e-6)
+    for what in ("log_prob", "cdf"):
+        close(getattr(mine, what)(x), getattr(other, what)(t), 1e-4, 1e-5)
+    for what in ("mean", "variance", "mode", "stddev"):
+        close(getattr(mine, what), getattr(other, what), 1e-5)
+    close(mine.entropy(), other.entropy(), 1e-5)
+    assert bool(mine.support.check(mine.sample((1000,))).all())
+    wide, leaves = made(ours, "GeneralizedPareto", parameters)
+    back = wide.cdf(wide.icdf(minidl.tensor(p).double())).detach().numpy()
+    np.testing.assert_allclose(back, np.broadcast_to(p, (7, 3)), rtol=1e-12)
+    assert gradcheck(
+        lambda loc, scale, x: ours.GeneralizedPareto(loc, scale, leaves[2]).log_prob(x),
+        (leaves[0], leaves[1], wide.icdf(minidl.tensor(p).double()).detach().requires_grad_()),
+    )
+
+
+def test_modes_and_moments_that_are_not_everywhere():
+    mode = ours.Kumaraswamy(minidl.tensor([2.0, 1.0, 0.5]), minidl.tensor([3.0, 2.0, 2.0])).mode
+    np.testing.assert_allclose(mode.numpy(), [math.sqrt(0.2), 0, math.nan], rtol=1e-6)
+    gamma = ours.InverseGamma(minidl.tensor([0.5, 1.5, 3.0]), 2.0)
+    assert gamma.mean.tolist() == [math.inf, 4, 1] and gamma.variance.tolist()[:2] == [math.inf] * 2
+    f = ours.FisherSnedecor(3.0, minidl.tensor([2.0, 3.0, 6.0]))
+    assert np.isnan(f.mean.numpy()).tolist() == [True, False, False]
+    assert np.isnan(f.variance.numpy()).tolist() == [True, True, False]
+    ends = ours.GeneralizedPareto(1.0, 2.0, minidl.tensor([-2.0, 0.5]))
+    assert ends.mode.tolist() == [2, 1]
+    with pytest.raises(ValueError, match="support"):
+        ends.log_prob(minidl.tensor([2.5, 2.5]))
+
+
+def test_positive_definite_transform():
+    x = minidl.tensor(SPDS - 0.7, requires_grad=True)
+    t = torch.tensor(SPDS - 0.7, requires_grad=True)
+    y, u = (d.transforms.PositiveDefiniteTransform()(v) for d, v in ((ours, x), (theirs, t)))
+    compare(y, u, [x], [t])
+    close(ours.PositiveDefiniteTransform().inv(y), torch.tensor(np.tril(SPDS - 0.7)))
 
 
 def _divergent():
@@ -254,6 +311,8 @@ def test_divergences(p, q):
     compare(found, want, [*leaves_p, *leaves_q], [*their_p, *their_q])
 
 
+NORMALS = {d: d.Normal(t([0.5]).double(), t([2.0]).double())
+           for d, t in ((ours, minidl.tensor), (theirs, torch.tensor))}  # fmt: skip
 TRANSFORMS = {
     "exp": (lambda d, t: d.ExpTransform(), LINE),
     "affine": (lambda d, t: d.AffineTransform(0.5, -2.0), LINE),
@@ -268,6 +327,8 @@ TRANSFORMS = {
     "reshape": (lambda d, t: d.ReshapeTransform((6, 1), (2, 3)), LINE),
     "stick breaking": (lambda d, t: d.StickBreakingTransform(), LOGITS),
     "inverse": (lambda d, t: d.ExpTransform().inv, ABOVE),
+    "distribution function": (lambda d, t: d.CumulativeDistributionTransform(
+        NORMALS[d]), LINE),
 }  # fmt: skip
 
 

@@ -94,9 +94,8 @@ LEFT_OUT: dict[str, dict[str, str]] = {
     "optim.swa_utils": {},
     "distributions": {
         RARE: """CatTransform ContinuousBernoulli CorrCholeskyTransform
-            CumulativeDistributionTransform ExponentialFamily FisherSnedecor GeneralizedPareto
-            InverseGamma Kumaraswamy LKJCholesky LogisticNormal LowRankMultivariateNormal
-            PositiveDefiniteTransform StackTransform VonMises Wishart""",
+            ExponentialFamily LKJCholesky LowRankMultivariateNormal StackTransform VonMises
+            Wishart""",
     },
     "func": {
         INTERNAL: "debug_unwrap functionalize",

@@ -15,15 +15,20 @@ from minidl.distributions.constraint_registry import biject_to, transform_to
 from minidl.distributions.dirichlet import Dirichlet
 from minidl.distributions.distribution import Distribution
 from minidl.distributions.exponential import Exponential
+from minidl.distributions.fisher_snedecor import FisherSnedecor
 from minidl.distributions.gamma import Gamma
+from minidl.distributions.generalized_pareto import GeneralizedPareto
 from minidl.distributions.geometric import Geometric
 from minidl.distributions.gumbel import Gumbel
 from minidl.distributions.half_cauchy import HalfCauchy
 from minidl.distributions.half_normal import HalfNormal
 from minidl.distributions.independent import Independent
+from minidl.distributions.inverse_gamma import InverseGamma
 from minidl.distributions.kl import kl_divergence, register_kl
+from minidl.distributions.kumaraswamy import Kumaraswamy
 from minidl.distributions.laplace import Laplace
 from minidl.distributions.log_normal import LogNormal
+from minidl.distributions.logistic_normal import LogisticNormal
 from minidl.distributions.mixture_same_family import MixtureSameFamily
 from minidl.distributions.multinomial import Multinomial
 from minidl.distributions.multivariate_normal import MultivariateNormal
@@ -42,9 +47,11 @@ from minidl.distributions.transforms import (
     AbsTransform,
     AffineTransform,
     ComposeTransform,
+    CumulativeDistributionTransform,
     ExpTransform,
     IndependentTransform,
     LowerCholeskyTransform,
+    PositiveDefiniteTransform,
     PowerTransform,
     ReshapeTransform,
     SigmoidTransform,
@@ -68,19 +75,25 @@ __all__ = [
     "Cauchy",
     "Chi2",
     "ComposeTransform",
+    "CumulativeDistributionTransform",
     "Dirichlet",
     "Distribution",
     "ExpTransform",
     "Exponential",
+    "FisherSnedecor",
     "Gamma",
+    "GeneralizedPareto",
     "Geometric",
     "Gumbel",
     "HalfCauchy",
     "HalfNormal",
     "Independent",
     "IndependentTransform",
+    "InverseGamma",
+    "Kumaraswamy",
     "Laplace",
     "LogNormal",
+    "LogisticNormal",
     "LowerCholeskyTransform",
     "MixtureSameFamily",
     "Multinomial",
@@ -91,6 +104,7 @@ __all__ = [
     "OneHotCategoricalStraightThrough",
     "Pareto",
     "Poisson",
+    "PositiveDefiniteTransform",
     "PowerTransform",
     "RelaxedBernoulli",
     "RelaxedOneHotCategorical",

@@ -8,7 +8,7 @@ from minidl.distributions import constraints
 from minidl.distributions.distribution import Distribution
 from minidl.distributions.independent import Independent
 from minidl.distributions.transforms import ComposeTransform, Transform, sum_rightmost
-from minidl.errors import ArgumentError, DTypeError, ShapeError
+from minidl.errors import DTypeError, ShapeError, UnsupportedError
 from minidl.tensor import Tensor
 
 __all__ = ["TransformedDistribution"]
@@ -112,7 +112,7 @@ class TransformedDistribution(Distribution):
 
     def _monotone(self, transform: Transform) -> None:
         if not transform.bijective or transform.domain.event_dim:
-            raise ArgumentError("cdf and icdf need monotone transforms of single numbers",
+            raise UnsupportedError("cdf and icdf need monotone transforms of single numbers",
                                 operator=type(self).__name__, got=repr(transform))  # fmt: skip
 
     def __repr__(self) -> str:

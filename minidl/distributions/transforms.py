@@ -14,20 +14,24 @@ from minidl.ops.arithmetic import abs, sign
 from minidl.ops.arrange import cat, diag_embed, tril
 from minidl.ops.creation import ones
 from minidl.ops.cumulative import cumprod
+from minidl.ops.linalg import cholesky
+from minidl.ops.matmul import matmul
 from minidl.ops.reduce import sum
 from minidl.ops.select import clamp
 from minidl.ops.softmax import softmax
 from minidl.ops.transcendental import atanh, exp, log, log1p, tanh
-from minidl.ops.views import broadcast_shapes, diagonal
+from minidl.ops.views import broadcast_shapes, diagonal, transpose
 from minidl.tensor import Tensor
 
 __all__ = [
     "AbsTransform",
     "AffineTransform",
     "ComposeTransform",
+    "CumulativeDistributionTransform",
     "ExpTransform",
     "IndependentTransform",
     "LowerCholeskyTransform",
+    "PositiveDefiniteTransform",
     "PowerTransform",
     "ReshapeTransform",
     "SigmoidTransform",
@@ -592,3 +596,48 @@ class LowerCholeskyTransform(Transform):
 
     def _inverse(self, y: Tensor) -> Tensor:
         return tril(y, -1) + diag_embed(log(diagonal(y, 0, -2, -1)))
+
+
+class PositiveDefiniteTransform(Transform):
+    """Square matrices to symmetric positive definite ones, by way of their Cholesky factors."""
+
+    domain = constraints.independent(constraints.real, 2)
+    codomain = constraints.positive_definite
+
+    def _call(self, x: Tensor) -> Tensor:
+        factor = LowerCholeskyTransform()(x)
+        return matmul(factor, transpose(factor, -1, -2))
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return LowerCholeskyTransform().inv(cholesky(y))
+
+
+class CumulativeDistributionTransform(Transform):
+    """Values of a distribution to the probability of less: a copula's margins."""
+
+    codomain = constraints.unit_interval
+    bijective = True
+
+    def __init__(self, distribution: Any, cache_size: int = 0) -> None:
+        super().__init__(cache_size)
+        self.distribution = distribution
+
+    @property
+    def domain(self) -> Any:  # type: ignore[override]
+        """The distribution's support."""
+        return self.distribution.support
+
+    def _sign(self) -> Any:
+        return 1
+
+    def _call(self, x: Tensor) -> Tensor:
+        return self.distribution.cdf(x)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return self.distribution.icdf(y)
+
+    def _log_slope(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.distribution.log_prob(x)
+
+    def _values(self) -> tuple[Any, ...]:
+        return (self.distribution,)
