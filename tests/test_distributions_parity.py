@@ -259,6 +259,8 @@ def _divergent():
         ("Cauchy", {"loc": REAL, "scale": POSITIVE}),
         ("Gumbel", {"loc": REAL, "scale": POSITIVE}),
         ("HalfNormal", {"scale": POSITIVE}),
+        ("HalfCauchy", {"scale": POSITIVE}),
+        ("Pareto", {"scale": np.array([0.6, 1.6, 2.9]), "alpha": np.array([2.5, 3.5, 4.5])}),
         ("Exponential", {"rate": POSITIVE}),
         ("Gamma", {"concentration": POSITIVE, "rate": FALLING}),
         ("Chi2", {"df": POSITIVE}),
@@ -285,6 +287,8 @@ def _second(name, parameters):
             moved[key] = value[:, ::-1].copy()
         elif key in ("probs", "low"):
             moved[key] = value * 0.7 if key == "probs" else value - 0.2
+        elif name == "Pareto" and key == "scale":
+            moved[key] = value - np.array([0.4, -0.1, 0.9])
         else:
             moved[key] = value if isinstance(value, int) else value + 0.4
     return name, moved
@@ -326,6 +330,7 @@ TRANSFORMS = {
     "independent": (lambda d, t: d.IndependentTransform(d.ExpTransform(), 1), LINE),
     "reshape": (lambda d, t: d.ReshapeTransform((6, 1), (2, 3)), LINE),
     "stick breaking": (lambda d, t: d.StickBreakingTransform(), LOGITS),
+    "stick breaking far out": (lambda d, t: d.StickBreakingTransform(), np.array([30.0, 0.1])),
     "inverse": (lambda d, t: d.ExpTransform().inv, ABOVE),
     "distribution function": (lambda d, t: d.CumulativeDistributionTransform(
         NORMALS[d]), LINE),
@@ -362,6 +367,7 @@ CONSTRAINTS = {
     "independent": (lambda c: c.independent(c.positive, 1), LOGITS),
     "simplex": (lambda c: c.simplex, LOGITS),
     "lower_cholesky": (lambda c: c.lower_cholesky, SPDS),
+    "positive_definite": (lambda c: c.positive_definite, SPDS - 0.7),
 }  # fmt: skip
 
 
@@ -369,10 +375,10 @@ CONSTRAINTS = {
 @pytest.mark.parametrize("registry", ["biject_to", "transform_to"])
 def test_transforms_to_constraints(registry, name):
     make, values = CONSTRAINTS[name]
-    if (registry, name) == ("biject_to", "lower_cholesky"):
+    if registry == "biject_to" and name in ("lower_cholesky", "positive_definite"):
         for d in (ours, theirs):
             with pytest.raises(NotImplementedError):
-                d.biject_to(d.constraints.lower_cholesky)
+                d.biject_to(make(d.constraints))
         return
     mine = getattr(ours, registry)(make(ours.constraints))
     other = getattr(theirs, registry)(make(theirs.constraints))

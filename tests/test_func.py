@@ -250,6 +250,30 @@ def test_what_looks_at_values_runs_once_per_sample():
         func.vmap(lambda v: (_ for _ in ()).throw(ValueError("torn")))(x)
 
 
+def test_batches_of_cotangents():
+    x = minidl.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    eye, want = minidl.eye(3), np.diag([2.0, 4.0, 6.0])
+    _, vjp_fn = func.vjp(lambda x: x**2, x.detach())
+    np.testing.assert_array_equal(func.vmap(vjp_fn)(eye)[0].numpy(), want)
+    y = x**2
+
+    def row(v):
+        return minidl.autograd.grad(y, x, v, retain_graph=True)[0]
+
+    np.testing.assert_array_equal(func.vmap(row)(eye).numpy(), want)
+    tangents = func.vmap(lambda t: func.jvp(lambda x: x**2, (x.detach(),), (t,))[1])(eye)
+    np.testing.assert_array_equal(tangents.numpy(), want)
+    inner = func.vmap(lambda x: func.vmap(func.vjp(lambda x: x**2, x)[1])(eye)[0])
+    rows = inner(minidl.stack([x.detach(), x.detach() * 2]))
+    np.testing.assert_array_equal(rows.numpy(), [want, 2 * want])
+
+
+@pytest.mark.parametrize("argnums", [(), (0, 0), (0, -2)])
+def test_argnums_are_different(argnums):
+    with pytest.raises(ArgumentError, match="argnums"):
+        func.grad(lambda x, y: (x * y).sum(), argnums)(minidl.ones(2), minidl.ones(2))
+
+
 def test_results_that_all_samples_share(no_loops):
     x, y = minidl.arange(6.0).view(2, 3), minidl.ones(2)
     out = func.vmap(lambda x, y: (x * 2, y, "text"), (0, None), out_dims=(0, None, None))(x, y)
@@ -315,6 +339,8 @@ def test_random_numbers():
     minidl.manual_seed(0)
     same = func.vmap(noisy, randomness="same")(x)
     assert same[0].tolist() == same[1].tolist()
+    chunks = func.vmap(noisy, randomness="same", chunk_size=2)(x)
+    assert chunks[0].tolist() == chunks[2].tolist()
     different = func.vmap(noisy, randomness="different")(x)
     assert different[0].tolist() != different[1].tolist()
     drop = nn.Dropout(0.5)
@@ -367,6 +393,10 @@ def test_functional_call_leaves_the_module_as_it_was():
     assert out.tolist() == model[2].bias.unsqueeze(0).tolist()  # the tied weight was given too
     out.sum().backward()
     assert new.grad is not None
+    both = {"0.weight": new, "2.weight": new.clone()}
+    with pytest.raises(ArgumentError, match="one parameter"):
+        func.functional_call(model, both, (x,))
+    func.functional_call(model, both, (x,), tie_weights=False)
     other = func.functional_call(model, {"0.weight": new}, (x,), tie_weights=False)
     assert other.tolist() != out.tolist()
     with pytest.raises(ShapeError):

@@ -11,7 +11,6 @@ from minidl.autograd.op import constant
 from minidl.errors import ArgumentError, UnsupportedError
 from minidl.ops.compare import ge, gt, le, logical_and, lt
 from minidl.ops.reduce import all as all_of, sum
-from minidl.ops.transcendental import floor
 from minidl.tensor import Tensor
 
 __all__ = [
@@ -116,7 +115,7 @@ class _Where(Constraint):
 
 
 def _whole(value: Tensor) -> Tensor:
-    return value == (floor(value) if value.is_floating_point() else value)
+    return value % 1 == 0 if value.is_floating_point() else value == value  # not inf nor NaN
 
 
 def _matrices(check: Callable[[np.ndarray], np.ndarray]) -> Callable[[Tensor], Tensor]:

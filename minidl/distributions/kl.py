@@ -17,12 +17,14 @@ from minidl.distributions.exponential import Exponential
 from minidl.distributions.gamma import Gamma
 from minidl.distributions.geometric import Geometric
 from minidl.distributions.gumbel import Gumbel
+from minidl.distributions.half_cauchy import HalfCauchy
 from minidl.distributions.half_normal import HalfNormal
 from minidl.distributions.independent import Independent
 from minidl.distributions.laplace import Laplace
 from minidl.distributions.multivariate_normal import MultivariateNormal, half_log_det, mahalanobis
 from minidl.distributions.normal import Normal
 from minidl.distributions.one_hot_categorical import OneHotCategorical
+from minidl.distributions.pareto import Pareto
 from minidl.distributions.poisson import Poisson
 from minidl.distributions.transformed_distribution import TransformedDistribution
 from minidl.distributions.transforms import sum_rightmost
@@ -176,6 +178,12 @@ def _(p: Gumbel, q: Gumbel) -> Tensor:
     return -log(ratio) + gap + ratio * EULER + exp(lgamma(ratio + 1) - gap) - (1 + EULER)
 
 
+@register_kl(HalfCauchy, HalfCauchy)
+def _(p: HalfCauchy, q: HalfCauchy) -> Tensor:
+    wide = p.scale + q.scale  # as of Cauchy variables around 0
+    return log(wide * wide) - log(p.scale * q.scale * 4)
+
+
 @register_kl(HalfNormal, HalfNormal)
 def _(p: HalfNormal, q: HalfNormal) -> Tensor:
     ratio = p.scale / q.scale
@@ -201,6 +209,13 @@ def _(p: MultivariateNormal, q: MultivariateNormal) -> Tensor:
 def _(p: Normal, q: Normal) -> Tensor:
     ratio, gap = p.scale / q.scale, (p.loc - q.loc) / q.scale
     return (ratio * ratio + gap * gap - 1) * 0.5 - log(ratio)
+
+
+@register_kl(Pareto, Pareto)
+def _(p: Pareto, q: Pareto) -> Tensor:
+    ratio = q.alpha / p.alpha
+    found = q.alpha * log(p.scale / q.scale) - log(ratio) + ratio - 1
+    return where(p.scale < q.scale, math.inf, found)
 
 
 @register_kl(Poisson, Poisson)
@@ -251,9 +266,9 @@ def _gamma(p: Any, q: Gamma, mean_log: Tensor) -> Tensor:
     return q.rate * p.mean - norm - (q.concentration - 1) * mean_log - p.entropy()
 
 
-for _kind in (Beta, Exponential, Gamma, Gumbel, Laplace, Uniform):
+for _kind in (Beta, Exponential, Gamma, Gumbel, Laplace, Pareto, Uniform):
     register_kl(_kind, Normal)(_normal)
-for _kind in (Beta, Gamma, Uniform):
+for _kind in (Beta, Gamma, Pareto, Uniform):
     register_kl(_kind, Exponential)(_exponential)
 for _pair in [
     (Poisson, Bernoulli), (Poisson, Binomial),
@@ -262,6 +277,8 @@ for _pair in [
     (Gumbel, Beta), (Gumbel, Exponential), (Gumbel, Gamma), (Gumbel, Uniform),
     (Laplace, Beta), (Laplace, Exponential), (Laplace, Gamma), (Laplace, Uniform),
     (Normal, Beta), (Normal, Exponential), (Normal, Gamma), (Normal, Uniform),
+    (Pareto, Beta), (Pareto, Uniform), (Beta, Pareto), (Exponential, Pareto), (Gamma, Pareto),
+    (Gumbel, Pareto), (Laplace, Pareto), (Normal, Pareto),
 ]:  # fmt: skip
     register_kl(*_pair)(_infinite)
 
@@ -325,6 +342,19 @@ def _(p: Uniform, q: Beta) -> Tensor:
     others = (xlogy(1 - p.low, 1 - p.low) - xlogy(1 - p.high, 1 - p.high)) / width - 1
     found = -log(width) - (a - 1) * logs - (b - 1) * others + lgamma(a) + lgamma(b) - lgamma(a + b)
     return where((p.low < 0).logical_or(p.high > 1), math.inf, found)
+
+
+@register_kl(Pareto, Gamma)
+def _(p: Pareto, q: Gamma) -> Tensor:
+    return _gamma(p, q, log(p.scale) + 1 / p.alpha)
+
+
+@register_kl(Uniform, Pareto)
+def _(p: Uniform, q: Pareto) -> Tensor:
+    width = p.high - p.low
+    logs = (xlogy(p.high, p.high) - xlogy(p.low, p.low)) / width - 1
+    found = (q.alpha + 1) * logs - log(width) - log(q.alpha) - q.alpha * log(q.scale)
+    return where(p.low < q.scale, math.inf, found)
 
 
 @register_kl(Uniform, Gamma)

@@ -420,6 +420,12 @@ class PowerTransform(Transform):
         return (self.exponent,)
 
 
+def _clipped_sigmoid(x: Tensor) -> Tensor:
+    """Never 0 nor 1, whose inverses are infinite."""
+    limits = finfo(x.dtype)
+    return clamp(sigmoid(x), limits.tiny, 1 - limits.eps)
+
+
 class SigmoidTransform(Transform):
     """y = 1 / (1 + exp(-x))."""
 
@@ -430,8 +436,7 @@ class SigmoidTransform(Transform):
         return 1
 
     def _call(self, x: Tensor) -> Tensor:
-        limits = finfo(x.dtype)
-        return clamp(sigmoid(x), limits.tiny, 1 - limits.eps)
+        return _clipped_sigmoid(x)
 
     def _inverse(self, y: Tensor) -> Tensor:
         limits = finfo(y.dtype)
@@ -560,7 +565,7 @@ class StickBreakingTransform(Transform):
         return x - log(left)
 
     def _call(self, x: Tensor) -> Tensor:
-        z = sigmoid(self._steps(x))
+        z = _clipped_sigmoid(self._steps(x))
         rest = cumprod(1 - z, -1)
         one = x.new_ones(*x.shape[:-1], 1)
         return cat([z, one], -1) * cat([one, rest], -1)

@@ -38,6 +38,8 @@ def functional_call(
                 f"missing names {sorted(missing - tied)}, unknown names {sorted(unknown)}",
                 operator="functional_call",
             )
+    if tie_weights:
+        _one_value_each(places, values)
     swapped: list[tuple[Module, str, Any]] = []
     args = () if args is None else args if isinstance(args, tuple) else (args,)
     try:
@@ -79,6 +81,20 @@ def _places(module: Module) -> dict[str, tuple[Module, str, Any]]:
                 name = f"{path}.{attribute}" if path else attribute
                 found[name] = (owner, attribute, tensor)
     return found
+
+
+def _one_value_each(places: dict[str, Any], values: dict[str, Any]) -> None:
+    """Refuse different tensors for the names of one shared parameter."""
+    first: dict[int, str] = {}
+    for name, value in values.items():
+        if name in places:
+            other = first.setdefault(id(places[name][2]), name)
+            if values[other] is not value:
+                raise ArgumentError(
+                    f"'{other}' and '{name}' are one parameter: give one tensor, or tie_weights="
+                    "False",
+                    operator="functional_call",
+                )
 
 
 def _given(name: str, places: dict[str, Any], values: dict[str, Any]) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 import minidl.ops as ops
 from minidl import autograd
 from minidl.errors import ArgumentError, DTypeError, ShapeError
-from minidl.func.batched import level_set, lifted, raw, wrapped
+from minidl.func.batched import NeedsLoop, level_set, levels, lifted, raw, wrapped
 from minidl.func.tree import flatten, mapped
 from minidl.tensor import Tensor
 
@@ -105,6 +105,10 @@ def _split(args: tuple[Any, ...], argnums: Argnums, name: str) -> tuple[Any, Cal
                 f"argnums must lie in [{-len(args)}, {len(args)})", operator=name, got=str(argnums)
             )
     places = tuple(place % len(args) for place in places)
+    if not places or len(set(places)) != len(places):
+        raise ArgumentError(
+            "argnums must name an argument, and none twice", operator=name, got=str(argnums)
+        )
     chosen = tuple(args[place] for place in places)
 
     def joined(values: Any) -> list[Any]:
@@ -197,6 +201,7 @@ def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
         out, aux = _with_aux(func(*inputs.tree), has_aux, "vjp")
     leaves, build = flatten(out)
     outputs = [_raw_output(x, "vjp") for x in leaves]
+    depth = len(levels.sizes)
 
     def vjp_fn(cotangents: Any, retain_graph: bool = True, create_graph: bool | None = None) -> Any:
         given = flatten(cotangents)[0]
@@ -207,6 +212,8 @@ def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
                 operator="vjp",
                 got=str([tuple(x.shape) for x in given]),
             )
+        if any(level >= depth for x in given for level in level_set(x)):
+            raise NeedsLoop("the outputs have no axis for the batch of the cotangents")
         with autograd.enable_grad():
             total = _weighted(outputs, [raw(lifted(x)) for x in given])
             found = [ops.zeros_like(x) for x in inputs.raw]

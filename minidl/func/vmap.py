@@ -59,13 +59,15 @@ def vmap(
             x if d is None else ops.movedim(x, d, 0) for x, d in zip(leaves, dims, strict=True)
         ]
         chunk = chunk_size or size
-        parts = []
+        parts, state = [], ops.get_rng_state()
         for start in range(0, size, chunk) if size else [0]:
             part = [
                 x if d is None else (x[start : start + chunk] if chunk < size else x)
                 for x, d in zip(moved, dims, strict=True)
             ]
             count = min(chunk, size - start)
+            if randomness == "same":
+                ops.set_rng_state(state)
             parts.append(_run(func, part, dims, build, count, randomness, out_dims))
         return _joined(parts)
 
