@@ -30,10 +30,11 @@ class DataLoader(Generic[T]):
     gets the worker's number. Random numbers of a sample depend on (seed, epoch, place in the pass)
     only, so that any number of workers gives equal batches: the seed is that of `generator` or of
     `minidl.manual_seed`, `epoch` counts the passes of this loader and may be set to go on after a
-    checkpoint. Of an IterableDataset every worker reads its own copy, keyed by (seed, epoch,
-    worker); `get_worker_info()` tells it which part is its own. Batches come in the order of the
-    sampler, or as they are ready with `in_order=False`. Raises what a worker raised with the
-    worker's traceback, and MinidlError for a worker that died or a batch that took longer than
+    checkpoint. (A loader made anew for each pass begins with epoch 0 each time.) Of an
+    IterableDataset every worker reads its own copy, keyed by (seed, epoch, worker);
+    `get_worker_info()` tells it which part is its own. Batches come in the order of the sampler, or
+    as they are ready with `in_order=False`. Raises what a worker raised with the worker's
+    traceback, and MinidlError for a worker that died or a batch that took longer than
     `timeout` seconds. `pin_memory` changes nothing where there is no GPU, and warns.
     """
 
