@@ -439,3 +439,15 @@ def test_empty_batches():
         empty = make(t([]), t([]))
         assert empty.sample((2,)).shape == (2, 0) and empty.log_prob(t([])).shape == (0,)
     assert d.Categorical(t([0.5, 0.5])).sample((0,)).shape == (0,)
+
+
+def test_draws_stay_inside():
+    minidl.manual_seed(0)
+    for b in (0.05, 0.3):
+        beta = d.Beta(minidl.tensor(b), minidl.tensor(b))
+        x = beta.rsample((20_000,))
+        assert x.min().item() > 0 and x.max().item() < 1
+        assert np.isfinite(beta.log_prob(x).numpy()).all()
+    for kind in (d.Poisson, d.Geometric):
+        with pytest.raises(ValueError, match="support"):
+            kind(minidl.tensor(0.5)).log_prob(minidl.tensor(float("inf")))

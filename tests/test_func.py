@@ -274,6 +274,35 @@ def test_argnums_are_different(argnums):
         func.grad(lambda x, y: (x * y).sum(), argnums)(minidl.ones(2), minidl.ones(2))
 
 
+def test_half_types_are_widened_where_a_gradient_is_recorded():
+    F = nn.functional  # noqa: N806
+    x = minidl.tensor([300.0, 400.0, 500.0]).half()
+    for norm in (F.rms_norm, F.layer_norm):
+        plain = x.clone().requires_grad_()
+        (norm(plain, (3,)) * x).sum().backward()
+        recorded = func.grad(lambda v, norm=norm: (norm(v, (3,)) * x).sum())(x)
+        assert np.isfinite(recorded.numpy()).all()
+        np.testing.assert_allclose(recorded.numpy(), plain.grad.numpy(), rtol=0.01, atol=0.01)
+        weights = minidl.ones(2, 3).half()
+        out = func.vmap(lambda w, norm=norm: norm(x, (3,), w))(weights)
+        np.testing.assert_allclose(out.numpy()[1], norm(x, (3,)).numpy(), rtol=2e-3)
+    q = minidl.full((1, 2, 4), 200.0).half()
+    gradient = func.grad(lambda q: F.scaled_dot_product_attention(q, q, q, scale=1.0).sum())(q)
+    assert np.isfinite(gradient.numpy()).all()
+
+
+def test_a_sample_is_a_tensor_and_a_number_no_axis():
+    x, limits = minidl.tensor([[1, 5], [7, 2]]), minidl.tensor([3, 4])
+    for name in ("max", "min"):
+        out = func.vmap(lambda v, b, name=name: getattr(v, name)(b))(x, limits)
+        want = getattr(np, f"{name}imum")(x.numpy(), limits.numpy()[:, None])
+        np.testing.assert_array_equal(out.numpy(), want)
+    assert func.vmap(lambda v: v * (2 if minidl.is_tensor(v) else 3))(x).tolist() == [
+        [2, 10],
+        [14, 4],
+    ]
+
+
 def test_results_that_all_samples_share(no_loops):
     x, y = minidl.arange(6.0).view(2, 3), minidl.ones(2)
     out = func.vmap(lambda x, y: (x * 2, y, "text"), (0, None), out_dims=(0, None, None))(x, y)

@@ -260,3 +260,13 @@ def test_muon_against_pytorch(options):
     for p, q in zip(mine, other, strict=True):
         # both orthogonalise in bfloat16, of which each product rounds elsewhere
         np.testing.assert_allclose(p.detach().numpy(), q.detach().numpy(), atol=0.02)
+
+
+def test_a_parameter_that_is_twice_in_a_group():
+    p = nn.Parameter(ops.ones(1))
+    with pytest.warns(UserWarning, match="more than once"):
+        optimizer = optim.SGD([p, p], lr=0.1, momentum=0.9)
+    p.grad = ops.ones(1)
+    optimizer.step()
+    optimizer.step()
+    np.testing.assert_allclose(p.detach().numpy(), [0.339], rtol=1e-6)  # PyTorch's

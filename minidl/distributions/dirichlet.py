@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from minidl.distributions import constraints
 from minidl.distributions.distribution import Distribution
 from minidl.distributions.utils import broadcast_all
+from minidl.dtypes import finfo
 from minidl.errors import ShapeError
 from minidl.ops.compare import lt
 from minidl.ops.embedding import one_hot
@@ -51,7 +52,10 @@ class Dirichlet(Distribution):
         return self.concentration * (total - self.concentration) / (total * total * (total + 1))
 
     def _draw(self, shape: tuple[int, ...]) -> Tensor:
-        return standard_dirichlet(self.concentration.expand(*shape))
+        drawn = standard_dirichlet(self.concentration.expand(*shape))
+        limits = finfo(drawn.dtype)  # 0 and 1 would have an infinite density
+        inside = drawn.detach().clamp(limits.tiny, 1 - limits.eps / 2)
+        return drawn + (inside - drawn.detach())  # the gradient passes
 
     def _log_prob(self, value: Tensor) -> Tensor:
         a = self.concentration

@@ -11,6 +11,7 @@ from minidl.autograd.op import Array, Index, constant, op
 from minidl.dtypes import BOOL, FLOAT
 from minidl.errors import ArgumentError, DTypeError, ShapeError
 from minidl.ops.arithmetic import mul
+from minidl.ops.convert import cast, widened
 from minidl.ops.matmul import matmul
 from minidl.ops.method import check_tensor
 from minidl.ops.random import Generator, dropout
@@ -94,7 +95,8 @@ def _weights_times_values(
     dropout_p: float = 0.0,
     generator: Generator | None = None,
 ) -> Tensor:
-    heads = query.shape[-3]
+    heads, dtype = query.shape[-3], query.dtype
+    query, key, value = widened(query), widened(key), widened(value)
     key, value = _repeated(key, heads), _repeated(value, heads)
     scores = matmul(mul(query, scale), transpose(key, -1, -2))
     allowed = np.ones((1, 1), bool)
@@ -112,7 +114,7 @@ def _weights_times_values(
     weights = where(dead, 0.0, softmax(where(dead, 0.0, scores), -1))
     if dropout_p:
         weights = dropout(weights, dropout_p, generator=generator)
-    return matmul(weights, value)
+    return cast(matmul(weights, value), dtype)
 
 
 def scaled_dot_product_attention(

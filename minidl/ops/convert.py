@@ -42,7 +42,7 @@ __all__ = [
 
 def is_tensor(obj: Any) -> bool:
     """Whether `obj` is a Tensor."""
-    return type(obj) is Tensor
+    return isinstance(obj, Tensor)
 
 
 @method("nelement")
@@ -50,6 +50,11 @@ def numel(input: Tensor) -> int:
     """Number of elements."""
     check_tensor("numel", "input", input)
     return input.numel()
+
+
+def widened(x: Tensor) -> Tensor:
+    """Half types as float32: what a kernel computes in float32 a composite must, too."""
+    return cast(x, np.dtype(np.float32)) if x.dtype in HALVES else x
 
 
 def is_floating_point(input: Tensor) -> bool:

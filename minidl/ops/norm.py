@@ -9,6 +9,7 @@ from minidl.autograd.op import Array, op
 from minidl.dtypes import FLOAT, HALVES, finfo, float32
 from minidl.errors import ArgumentError, DTypeError, ShapeError
 from minidl.ops import reduce
+from minidl.ops.convert import cast, widened
 from minidl.ops.creation import sizes
 from minidl.ops.method import check_tensor
 from minidl.ops.select import clamp_min
@@ -70,10 +71,11 @@ def _layer_norm_backward(
 
 @_layer_norm.composite
 def _(input: Tensor, weight: Tensor | None, bias: Tensor | None, ndim: int, eps: float) -> Tensor:
-    centered = input - _mean(input, ndim)
+    x = widened(input)
+    centered = x - _mean(x, ndim)
     out = centered * rsqrt(_mean(centered * centered, ndim) + eps)
     out = out if weight is None else out * weight
-    return out if bias is None else out + bias
+    return cast(out if bias is None else out + bias, input.dtype)
 
 
 def layer_norm(
@@ -169,8 +171,9 @@ def _rms_norm_backward(
 
 @_rms_norm.composite
 def _(input: Tensor, weight: Tensor | None, ndim: int, eps: float) -> Tensor:
-    out = input * rsqrt(_mean(input * input, ndim) + eps)
-    return out if weight is None else out * weight
+    x = widened(input)
+    out = x * rsqrt(_mean(x * x, ndim) + eps)
+    return cast(out if weight is None else out * weight, input.dtype)
 
 
 def rms_norm(

@@ -436,7 +436,7 @@ def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = N
 def _max_or_min(input: Tensor, dim: Any, keepdim: bool, other: Any, forms: tuple) -> Any:
     along, of_all, of_two = forms
     check_tensor(along.op.name, "input", input)
-    if type(dim) is Tensor:
+    if isinstance(dim, Tensor):
         dim, other = None, dim
     if other is not None:
         return of_two(input, other)

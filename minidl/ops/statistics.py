@@ -10,7 +10,13 @@ import numpy as np
 import minidl.ops.reduce as reduce
 from minidl.autograd.op import Array, Index, constant, op
 from minidl.dtypes import FLOAT, float32, float64
-from minidl.errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError
+from minidl.errors import (
+    ArgumentError,
+    DTypeError,
+    OutOfRangeError,
+    ShapeError,
+    UnsupportedError,
+)
 from minidl.ops.along import gather
 from minidl.ops.arithmetic import div, lerp
 from minidl.ops.arrange import cat
@@ -84,6 +90,8 @@ def _quantile(
         raise ArgumentError(rule, operator=name, got=repr(between))
     if isinstance(q, Tensor) and q.dtype != input.dtype:
         raise DTypeError("q must have input's dtype", operator=name, got=repr(q.dtype))
+    if isinstance(q, Tensor) and q.requires_grad:
+        raise UnsupportedError(f"[{name}] there is no gradient by q; pass q.detach()")
     wanted = np.asarray(q.array if isinstance(q, Tensor) else q, input.array.dtype)
     if wanted.ndim > 1 or not np.all((wanted >= 0) & (wanted <= 1)):
         got = f"shape {wanted.shape}: {wanted.tolist()}"

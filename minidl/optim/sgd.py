@@ -59,12 +59,11 @@ class SGD(Optimizer):
         momenta: list[Tensor | None] = [None] * len(params)
         first = [False] * len(params)
         if group["momentum"] != 0:
+            momenta = [self.state[param].get("momentum_buffer") for param in params]
             for i, param in enumerate(params):
-                state = self.state[param]
-                momenta[i] = state.get("momentum_buffer")
                 if momenta[i] is None:
                     first[i] = True
-                    momenta[i] = state["momentum_buffer"] = ops.zeros_like(param)
+                    momenta[i] = self.state[param]["momentum_buffer"] = ops.zeros_like(param)
         training.sgd_step(
             params,
             grads,
