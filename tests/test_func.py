@@ -286,6 +286,10 @@ def test_half_types_are_widened_where_a_gradient_is_recorded():
         weights = minidl.ones(2, 3).half()
         out = func.vmap(lambda w, norm=norm: norm(x, (3,), w))(weights)
         np.testing.assert_allclose(out.numpy()[1], norm(x, (3,)).numpy(), rtol=2e-3)
+    many, classes = minidl.zeros(70_000, 2).half(), minidl.zeros(70_000).long()
+    loss = functools.partial(F.cross_entropy, target=classes, label_smoothing=0.1)
+    each = func.grad(loss)(many)[0].numpy()  # 70,000 is beyond float16
+    np.testing.assert_allclose(each, [-0.45 / 70_000, 0.45 / 70_000], rtol=0.02)
     q = minidl.full((1, 2, 4), 200.0).half()
     gradient = func.grad(lambda q: F.scaled_dot_product_attention(q, q, q, scale=1.0).sum())(q)
     assert np.isfinite(gradient.numpy()).all()

@@ -14,7 +14,7 @@ from minidl.errors import ArgumentError, DTypeError, GradientError, OutOfRangeEr
 from minidl.ops.activation import logsigmoid
 from minidl.ops.arithmetic import mul, sign
 from minidl.ops.compare import ne
-from minidl.ops.convert import cast
+from minidl.ops.convert import cast, widened
 from minidl.ops.index import getitem
 from minidl.ops.method import check_tensor
 from minidl.ops.reduce import mean, sum
@@ -487,17 +487,20 @@ def _(
     label_smoothing: float,
     reduction: str,
 ) -> Tensor:
-    logs = log_softmax(input, 1)
+    logs = log_softmax(widened(input), 1)
+    weight = None if weight is None else widened(weight)
     loss = _nll_loss(logs, target, weight, ignore_index, reduction) * (1 - label_smoothing)
-    if not label_smoothing:
-        return loss
-    counts = ne(target, ignore_index)
-    used = cast(counts, logs.dtype)
-    smooth = -sum(_times(logs, weight), 1) * used * (label_smoothing / input.shape[1])
-    if reduction == "none":
-        return loss + smooth
-    total = sum(used if weight is None else used * getitem(weight, mul(target, counts)))
-    return loss + (sum(smooth) / total if reduction == "mean" else sum(smooth))
+    if label_smoothing:
+        counts = ne(target, ignore_index)
+        used = cast(counts, logs.dtype)
+        smooth = -sum(_times(logs, weight), 1) * used * (label_smoothing / input.shape[1])
+        if reduction != "none":
+            smooth = sum(smooth)
+        if reduction == "mean":
+            kept = used if weight is None else used * getitem(weight, mul(target, counts))
+            smooth = smooth / sum(kept)
+        loss = loss + smooth
+    return cast(loss, input.dtype)
 
 
 @op(residuals=("total",))
