@@ -150,7 +150,10 @@ def test_deep_copy_and_pickle_of_leaves() -> None:
     p.grad = Tensor(np.full(3, 2.0))
     twin = copy.deepcopy([p, p])
     assert twin[0] is twin[1] and isinstance(twin[0], Parameter) and twin[0].requires_grad
-    assert twin[0].grad.tolist() == [2.0] * 3 and not np.shares_memory(twin[0].array, p.array)
+    assert twin[0].grad is None and not np.shares_memory(twin[0].array, p.array)
+    leaf = Tensor(np.ones(3)).requires_grad_()
+    leaf.grad = p.grad
+    assert copy.deepcopy(leaf).grad.tolist() == [2.0] * 3  # parameters leave theirs
     loaded = pickle.loads(pickle.dumps(p))
     assert isinstance(loaded, Parameter) and loaded.tolist() == p.tolist()
     for function in (copy.deepcopy, pickle.dumps):

@@ -281,6 +281,8 @@ class _BackwardWatch:
         )
         for place, tensor in zip(found, crossing, strict=True):
             replaced[place] = tensor
+        if hasattr(output, "_fields"):
+            return type(output)(*replaced)
         return tuple(replaced) if isinstance(output, tuple) else replaced[0]
 
     def output_gradients(

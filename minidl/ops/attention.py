@@ -101,6 +101,8 @@ def _weights_times_values(
     scores = matmul(mul(query, scale), transpose(key, -1, -2))
     allowed = np.ones((1, 1), bool)
     if attn_mask is not None:
+        if attn_mask.dtype.kind != BOOL:
+            attn_mask = cast(attn_mask, query.dtype)
         mask = attn_mask.array
         if mask.dtype.kind == "b":
             allowed = mask

@@ -13,7 +13,7 @@ import numpy as np
 
 from minidl.autograd.op import Array, Index, constant, op
 from minidl.dtypes import FLOAT
-from minidl.errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError
+from minidl.errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError
 from minidl.ops.compare import eq
 from minidl.ops.method import check_tensor
 from minidl.ops.reduce import mean, sum
@@ -103,7 +103,7 @@ def _(
     return _ctc_backward(g, log_probs, alpha, targets, lengths, steps, blank)
 
 
-@op(nondiff=True, promote=None)
+@op(promote=None)
 def _ctc_backward(
     k: Any,
     grad: Array,
@@ -118,12 +118,18 @@ def _ctc_backward(
     places = _Places(targets, lengths, steps, blank)
     through = alpha + places.backwards(places.read(log_probs)) + places.losses(alpha)[:, None]
     share = np.exp(through, where=through > -np.inf, out=np.zeros_like(through))
+    share[:, np.isnan(places.losses(alpha))] = np.nan
     out: Any = np.zeros(log_probs.shape)
     step, sample = np.ogrid[: len(out), : out.shape[1]]
     np.add.at(out, (step[..., None], sample[..., None], places.labels[None]), -share)
     # nothing arrives where nothing is asked for: an infinite loss has no shares
     wanted = grad[:, None] * np.ones(out.shape[2])
     return np.where(wanted == 0, 0, out * wanted).astype(log_probs.dtype)
+
+
+@_ctc_backward.gradient
+def _(g: Tensor) -> Any:
+    raise GradientError("there is no second derivative", operator="ctc_loss")
 
 
 def ctc_loss(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,12 @@ from minidl.dtypes import FLOAT, promote_types
 from minidl.errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError
 from minidl.ops.activation import logsigmoid
 from minidl.ops.arithmetic import mul, sign
-from minidl.ops.compare import ne
+from minidl.ops.compare import eq, ne
 from minidl.ops.convert import cast, widened
 from minidl.ops.index import getitem
 from minidl.ops.method import check_tensor
 from minidl.ops.reduce import mean, sum
-from minidl.ops.select import clamp, clamp_min
+from minidl.ops.select import clamp, clamp_min, where
 from minidl.ops.softmax import log_softmax
 from minidl.ops.transcendental import exp, log, log1p
 from minidl.ops.views import expand, permute, reshape
@@ -43,6 +44,15 @@ def _check(name: str, input: Any, target: Any, reduction: str, *allowed: str) ->
     allowed = ("mean", "sum", "none", *allowed)
     if reduction not in allowed:
         raise ArgumentError(f"reduction is one of {allowed}", operator=name, got=repr(reduction))
+
+
+def _check_alike(name: str, input: Any, target: Any, reduction: str) -> None:
+    _check(name, input, target, reduction)
+    if input.shape != target.shape:
+        warnings.warn(
+            f"[{name}] input {input.shape} and target {target.shape} are broadcast: is that meant?",
+            stacklevel=3,
+        )
 
 
 def _constant(name: str, argument: str, weight: Tensor | None) -> None:
@@ -137,7 +147,7 @@ def mse_loss(
 
     weight, of input's shape, multiplies each element's; their mean is over the sum of the weights.
     """
-    _check("mse_loss", input, target, reduction)
+    _check_alike("mse_loss", input, target, reduction)
     if weight is not None:
         losses = _mse_loss(*_promoted(input, target), "none")
         return _each_weighted("mse_loss", losses, input, weight, reduction)
@@ -182,7 +192,7 @@ def l1_loss(
     input: Tensor, target: Tensor, *, reduction: str = "mean", weight: Tensor | None = None
 ) -> Tensor:
     """Absolute difference. Shapes and weight as in `mse_loss`."""
-    _check("l1_loss", input, target, reduction)
+    _check_alike("l1_loss", input, target, reduction)
     if weight is not None:
         losses = _l1_loss(*_promoted(input, target), "none")
         return _each_weighted("l1_loss", losses, input, weight, reduction)
@@ -221,7 +231,7 @@ def huber_loss(
 
     weight, of input's shape, multiplies each element's; their mean is over all elements.
     """
-    _check("huber_loss", input, target, reduction)
+    _check_alike("huber_loss", input, target, reduction)
     if not delta > 0:
         raise ArgumentError("delta must be positive", operator="huber_loss", got=repr(delta))
     if weight is not None:
@@ -234,7 +244,7 @@ def smooth_l1_loss(
     input: Tensor, target: Tensor, *, reduction: str = "mean", beta: float = 1.0
 ) -> Tensor:
     """`d ** 2 / (2 beta)` where |d| < beta, `|d| - beta / 2` beyond; d = input - target."""
-    _check("smooth_l1_loss", input, target, reduction)
+    _check_alike("smooth_l1_loss", input, target, reduction)
     if beta < 0:
         raise ArgumentError("beta must not be negative", operator="smooth_l1_loss", got=repr(beta))
     if beta == 0:
@@ -498,7 +508,8 @@ def _(
             smooth = sum(smooth)
         if reduction == "mean":
             kept = used if weight is None else used * getitem(weight, mul(target, counts))
-            smooth = smooth / sum(kept)
+            total = sum(kept)  # 0: the other part of the loss is NaN, and gradients are 0
+            smooth = smooth / where(eq(total, 0), 1.0, total)
         loss = loss + smooth
     return cast(loss, input.dtype)
 

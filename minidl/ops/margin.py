@@ -177,10 +177,12 @@ def _triplet(
 
 def _rows(name: str, input: Tensor, target: Tensor, target_axes: int) -> tuple[Tensor, Any]:
     """Scores (N, C) and NumPy targets, (N,) or (N, C), for batches and for one sample."""
+    if input.ndim not in (1, 2):
+        raise ShapeError("needs (N, C) or (C,)", operator=name, got=str(input.shape))
     single = input.ndim == 1
     wanted = (1 if single else input.shape[0],) + input.shape[-1:] * (target_axes - 1)
     fits = target.shape in (wanted, wanted[1:]) if single else target.shape == wanted
-    if input.ndim not in (1, 2) or not fits:
+    if not fits:
         raise ShapeError("needs (N, C) or (C,) and a target for each sample",
                          operator=name, got=f"{input.shape}, {target.shape}")  # fmt: skip
     if target.array.dtype.kind not in "iu":

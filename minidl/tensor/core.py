@@ -332,7 +332,7 @@ class Tensor:
         copy = Tensor(self.array.copy())
         memo[id(self)] = copy
         copy.tracked, copy.is_parameter = self.tracked, self.is_parameter
-        if self._grad is not None:
+        if self._grad is not None and not self.is_parameter:
             copy._grad = self._grad.__deepcopy__(memo)
         return copy
 

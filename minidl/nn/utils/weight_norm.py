@@ -11,6 +11,7 @@ import minidl.ops as ops
 from minidl.errors import ArgumentError
 from minidl.nn.hooks import pre_hook_of
 from minidl.nn.module import Module
+from minidl.ops.views import axis as place
 from minidl.tensor import Parameter, Tensor
 
 ModuleT = TypeVar("ModuleT", bound=Module)
@@ -20,6 +21,7 @@ def norm_except(weight: Tensor, dim: int | None) -> Tensor:
     """The 2-norms over all axes but `dim`, which are kept with size 1; over all for None or -1."""
     if dim in (None, -1):
         return ops.norm(weight)
+    dim = place(weight.ndim, dim, "weight_norm")
     others = [axis for axis in range(weight.ndim) if axis != dim]
     return ops.norm(weight, 2, others, True) if others else weight.abs()
 
