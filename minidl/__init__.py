@@ -112,7 +112,7 @@ float = float32  # noqa: A001
 int = int32  # noqa: A001
 
 
-# What few programs use is imported at its first use: it would take a fifth of the import.
+# What few programs use is imported at its first use: it would take a sixth of the import.
 _LATER = {
     "distributions": "distributions",
     "func": "func",

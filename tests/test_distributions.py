@@ -39,9 +39,14 @@ CONTINUOUS = {
     "HalfCauchy": d.HalfCauchy(t(0.7)),
     "Weibull": d.Weibull(t(1.5), t(0.8)),
     "Pareto": d.Pareto(t(1.5), t(9.0)),
+    "GeneralizedPareto": d.GeneralizedPareto(t(0.5), t(2.0), t(0.3)),
+    "GeneralizedPareto with an end": d.GeneralizedPareto(t(0.5), t(2.0), t(-0.4)),
+    "Kumaraswamy": d.Kumaraswamy(t(2.0), t(0.7)),
+    "InverseGamma": d.InverseGamma(t(9.0), t(1.5)),
 }
 BY_DENSITY = {
     "Beta": (d.Beta(t(2.0), t(3.5)), 0.0, 1.0),
+    "FisherSnedecor": (d.FisherSnedecor(t(4.0), t(9.0)), 0.0, 400.0),
     "StudentT": (d.StudentT(t(5.0), t(1.0), t(2.0)), -400.0, 400.0),
     "Mixture": (
         d.MixtureSameFamily(d.Categorical(t([0.3, 0.7])), d.Normal(t([-2.0, 1.0]), t(0.7))),

@@ -356,6 +356,8 @@ def test_writes_to_tensors_from_outside():
     for f in shared:
         with pytest.raises(MinidlError, match="from outside"):
             func.vmap(f)(x)
+    # each was written once, not once per sample
+    assert w.tolist() == [2, 2, 2] and held["w"].tolist() == [2, 2, 2]
     with pytest.raises(MinidlError, match="from outside"):
         func.vmap(lambda x, w: looped(x, lambda: w.mul_(2)), (0, None))(x, w)
     assert func.vmap(lambda x: looped(x, lambda: w * 2))(x).tolist() == (x + 1).tolist()

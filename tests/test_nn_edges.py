@@ -2,6 +2,7 @@
 
 import collections
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -71,6 +72,10 @@ def test_targets_that_are_broadcast_are_told():
     for name in ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"):
         with pytest.warns(UserWarning, match=rf"\[{name}\].*broadcast"):
             getattr(functional, name)(ops.ones(3, 1), ops.ones(3))
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            getattr(functional, name)(ops.ones(3, 1), ops.ones(3, 1))
+        assert not told
 
 
 def test_no_target_and_label_smoothing():

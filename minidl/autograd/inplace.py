@@ -48,6 +48,7 @@ def inplace_form(direct: Callable | None, functional: Any, name: str | None = No
         if (
             type(input) is Tensor
             and not (local.state.recording and (input.tracked or _tracked(other)))
+            and local.state.writes is None
             and input.base is None
             and input.array.dtype in _DIRECT
             and (
@@ -89,6 +90,8 @@ def writable(name: str, x: Any) -> bool:
             "the tensor is read-only (it shares a read-only array or an expanded one); .clone() it",
             operator=name,
         )
+    if local.state.writes is not None:
+        local.state.writes(x.storage)
     recording = local.state.recording
     if recording:
         if x.base is not None:

@@ -143,10 +143,11 @@ class ThreadState:
     NumPy settings are left alone); it raises RuntimeError inside of itself, as from a signal
     handler or a `__del__` that interrupts a kernel. `recording` and `recorder` belong to
     `autograd.modes`: the first is False or the second, which is True or a function that is shown
-    every node.
+    every node. `writes` is None or a function that is shown the storage of every in-place write
+    before it happens.
     """
 
-    __slots__ = ("cpu", "enter", "recording", "recorder", "inference")
+    __slots__ = ("cpu", "enter", "recording", "recorder", "inference", "writes")
 
     def __init__(self) -> None:
         self.cpu: Any = TABLES["start"]
@@ -158,6 +159,7 @@ class ThreadState:
         self.recording: Any = True
         self.recorder: Any = True
         self.inference = False
+        self.writes: Any = None
 
     def run(self, function: Callable, *args: Any, **kwargs: Any) -> Any:
         """`enter`, or the plain call where the context is entered already."""

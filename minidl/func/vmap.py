@@ -6,12 +6,13 @@ import functools
 import threading
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 import minidl.ops as ops
+from minidl.backends import local
 from minidl.errors import ArgumentError, DTypeError, MinidlError, ShapeError
 from minidl.func import rules as rules
 from minidl.func.batched import Batched, levels
-from minidl.func.outside import Outside
 from minidl.func.tree import broadcast, flatten
 from minidl.ops.random import Generator
 from minidl.tensor import Tensor
@@ -121,25 +122,21 @@ def _run(
     out_dims: Any,
 ) -> tuple[list[Any], list[Any], Callable[..., Any]]:
     """The results with the batch in front, where it goes, and how to build their tree."""
-    level = len(levels.sizes)
-    outside = Outside(func, [x for x, d in zip(leaves, dims, strict=True) if d is None])
+    level, writes = len(levels.sizes), _Writes()
     try:
         given = [x if d is None else Batched(x, level) for x, d in zip(leaves, dims, strict=True)]
         args, kwargs = build(given)
-        with _Watched(), _Level(size):
+        with _Watched(), writes, _Level(size):
             out, rebuild = flatten(func(*args, **kwargs))
         places = _places(out_dims, rebuild(out))
         found = [_whole(x, d, level, size) for x, d in zip(out, places, strict=True)]
         return found, places, rebuild
     except _Drawn:
         if randomness == "error":
-            raise MinidlError(
-                "[vmap] the function draws random numbers; pass randomness='different' or 'same'"
-            ) from None
+            raise MinidlError(_DRAWS) from None
     except Exception:
         pass  # whatever it was: sample by sample it works, or fails for what it is
-    outside.check()
-    return _looped(func, leaves, dims, build, size, randomness, out_dims, outside)
+    return _looped(func, leaves, dims, build, size, randomness, out_dims, writes)
 
 
 def _places(out_dims: Any, result: Any) -> list[Any]:
@@ -149,6 +146,7 @@ def _places(out_dims: Any, result: Any) -> list[Any]:
     return dims
 
 
+_DRAWS = "[vmap] the function draws random numbers; pass randomness='different' or 'same'"
 _SHARED = "out_dims None is for results that are the same for all samples"
 
 
@@ -172,7 +170,7 @@ def _looped(
     size: int,
     randomness: str,
     out_dims: Any,
-    outside: Outside,
+    writes: _Writes,
 ) -> tuple[list[Any], list[Any], Callable[..., Any]]:
     if not size:
         raise ShapeError(
@@ -187,15 +185,11 @@ def _looped(
             ops.set_rng_state(state)
         sample = [x if d is None else x[i] for x, d in zip(leaves, dims, strict=True)]
         args, kwargs = build(sample)
-        with _Watched(randomness == "error"):
+        with _Watched(randomness == "error"), writes:
             try:
                 out, rebuild = flatten(func(*args, **kwargs))
             except _Drawn:
-                raise MinidlError(
-                    "[vmap] the function draws random numbers; pass randomness='different' or "
-                    "'same'"
-                ) from None
-        outside.check()
+                raise MinidlError(_DRAWS) from None
         places = _places(out_dims, rebuild(out))
         for x, dim in zip(out, places, strict=True):
             if dim is not None and not isinstance(x, Tensor):
@@ -235,6 +229,36 @@ class _Level:
 
     def __exit__(self, *error: Any) -> None:
         levels.sizes.pop()
+
+
+class _Writes:
+    """Blocks, one per run of the function, that refuse a write to what another run has written.
+
+    What a run makes is its own; so it is a tensor from outside, and written once for each run.
+    """
+
+    def __init__(self) -> None:
+        self._earlier: WeakSet[Any] = WeakSet()
+        self._own: WeakSet[Any] = WeakSet()
+
+    def __enter__(self) -> None:
+        self._outer = local.state.writes
+        self._earlier |= self._own
+        self._own = WeakSet()
+        local.state.writes = self._see
+
+    def _see(self, storage: Any) -> None:
+        if self._outer is not None:
+            self._outer(storage)
+        if storage in self._earlier:
+            raise MinidlError(
+                "[vmap] the function writes in place to a tensor from outside, and cannot compute"
+                " the whole batch at once; return what it writes instead"
+            )
+        self._own.add(storage)
+
+    def __exit__(self, *error: Any) -> None:
+        local.state.writes = self._outer
 
 
 class _Watched:

@@ -7,7 +7,6 @@ Matrices are the last two axes; the axes before them are a batch. Source of the 
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -394,9 +393,9 @@ def multi_dot(tensors: Sequence[Tensor]) -> Tensor:
         parts[-1] = unsqueeze(parts[-1], 1)
     _alike("multi_dot", *parts)
     got = ", ".join(str(x.shape) for x in tensors)
-    if builtins.any(x.ndim != 2 for x in parts):
+    if any(x.ndim != 2 for x in parts):
         raise ShapeError("needs matrices", operator="multi_dot", got=got)
-    if builtins.any(x.shape[1] != y.shape[0] for x, y in pairwise(parts)):
+    if any(x.shape[1] != y.shape[0] for x, y in pairwise(parts)):
         raise ShapeError("inner sizes must agree", operator="multi_dot", got=got)
     side = [x.shape[0] for x in parts] + [parts[-1].shape[1]]
     best: dict[tuple[int, int], tuple[int, int]] = {(i, i): (0, i) for i in range(len(parts))}

@@ -298,12 +298,12 @@ def ndtri(k: Any, input: Array) -> Any:
     if not k.any(tail):
         return out
     p = k.where(tail, input, 0.01).astype(np.float64)
-    t = np.sqrt(-2 * np.log(p))
+    t = k.sqrt(k.mul(k.log(p), -2))
     x = (2.515517 + t * (0.802853 + t * 0.010328)) / (
         1 + t * (1.432788 + t * (0.189269 + t * 0.001308))
     ) - t
     for _ in range(3):
-        density = np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+        density = k.exp(x * x * -0.5) / math.sqrt(2 * math.pi)
         step = (0.5 * k.erfc(x * -math.sqrt(0.5)) - p) / density
         x = x - step / (1 + 0.5 * x * step)
     return k.where(tail, x, out).astype(out.dtype)

@@ -180,6 +180,12 @@ def _observations(d: Any, dtype: DType) -> Sample:
     return sample(d.array((d.integer(2, 4), d.integer(3, 6)), dtype, distinct=True))
 
 
+def _in_general_position(d: Any, dtype: DType) -> Sample:
+    """Variables of which no two lie on a line, where the correlation is cut off at 1."""
+    x = d.rng.standard_normal((d.integer(2, 4), d.integer(4, 6))).astype(dtype.numpy)
+    return sample(d.layout(x, broadcast=False))
+
+
 def _covariance(x: np.ndarray, correction: int) -> np.ndarray:
     away = x - x.mean(1, keepdims=True)
     return (away[:, None] * away[None]).sum(-1) / np.float64(x.shape[1] - correction)
@@ -233,7 +239,8 @@ CASES = [
          dtypes=(*WIDE, *INTEGERS), grad=False),
     Case("cov", lambda x: ops.cov(x, correction=0), lambda x: _covariance(x, 0), _observations,
          torch=lambda torch, x: torch.cov(x, correction=0), dtypes=WIDE, operators=("matmul",)),
-    Case("corrcoef", ops.corrcoef, _correlation, _observations, dtypes=WIDE, operators=("matmul",)),
+    Case("corrcoef", ops.corrcoef, _correlation, _observations, dtypes=WIDE,
+         grad_inputs=_in_general_position, operators=("matmul",)),
     Case("diff", ops.diff, _difference,
          lambda d, dtype: sample((x := d.array(d.shape(min_dims=1, min_side=1), dtype)),
                                  d.integer(0, 3), d.axis(x.ndim)),
