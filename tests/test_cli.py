@@ -1,6 +1,5 @@
 """The command line: tiny runs, the files they leave, every kind of bad input, Ctrl-C."""
 
-import dataclasses
 import io
 import json
 import logging
@@ -20,7 +19,6 @@ from test_recipes import idx
 import minidl
 from minidl.cli import main
 from minidl.models import MLP, Standardize
-from minidl.testing.cases import CASES
 from minidl.train import RECIPES, progress as progress_module, read_config, resolve
 from minidl.train.chars import Text, build_model, full_loss, read_text
 from minidl.train.loop import step
@@ -229,22 +227,6 @@ def test_info(capsys):
     assert all(re.search(rf"^{re.escape(e)}\s+\w", text, re.M) for e in facts["kernels"])
 
 
-def test_verify_runs_the_operator_table(place, capsys):
-    assert main(["verify", "--row", "add", "--examples", "8", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["rows"] == 1 and found["failed"] == []
-    assert found["checked"].startswith("operator table: 1 rows, ")
-
-
-def test_verify_says_what_fails(place, capsys, monkeypatch):
-    add = next(case for case in CASES if case.name == "add")
-    planted = dataclasses.replace(add, oracle=lambda *args, **kwargs: add.oracle(*args) + 1)
-    monkeypatch.setattr("minidl.cli.CASES", [planted])
-    assert main(["verify", "--examples", "8"]) == 1
-    out = capsys.readouterr().out
-    assert out.startswith("add: forward: ") and not out.rstrip().endswith(" 0 checks failed")
-
-
 def test_help_and_version(capsys):
     assert main(["train", "--help"]) == 0
     text = capsys.readouterr().out
@@ -297,8 +279,16 @@ BAD = [
     (["train", "--recipe", "mnist", "--set", "data=nowhere"], "nowhere/train-images"),
     (["train", "--recipe", "mnist", "--set", "data=mnist"], "200 images but 150 labels"),
     (["train", "--recipe", "mnist", "--set", "data=torn"], "not a complete gzip file"),
-    (["verify", "--row", "matmull"], "no row 'matmull'; did you mean 'matmul'?"),
-    (["verify", "--row", "zzzzz"], "there are T, abs, abs_"),
+    (["verify", "--op", "matmull"], "no operator or kernel 'matmull'; did you mean 'matmul'?"),
+    (["verify", "--op", "zzzzz"], "there are T, abs, abs_"),
+    (["verify", "--op", "zz*"], "no operator or kernel 'zz*'"),
+    (["verify", "--backend", "gpu"], "there is no backend 'gpu' here; there are reference"),
+    (["verify", "--isa", "avx1024"], "the instruction set must be one of baseline"),
+    (["verify", "--backend", "reference", "--isa", "avx2"], "sets of the native table"),
+    (["verify", "--seconds", "0"], "0.0 is not in the range x>0"),
+    (["verify", "--seed", "-1"], "-1 is not in the range x>=0"),
+    (["verify", "--check", "values"], "'values' is not one of 'kernel'"),
+    (["verify", "--op", "add", "--out", "empty.txt"], "empty.txt must be a new or an empty folder"),
     (["verify", "--examples", "0"], "0 is not in the range x>=1"),
     (["train", "--config", "nowhere.json"], "nowhere.json: No such file"),
     (["train", "--config", "text.txt"], "text.txt is not JSON"),

@@ -79,7 +79,8 @@ def test_sound_rows_pass(case):
 
 
 def test_every_check_is_shown_to_catch_something():
-    source = Path(__file__).read_text(encoding="utf-8")
+    files = (Path(__file__), Path(__file__).with_name("test_verify.py"))  # there the kernels'
+    source = "".join(file.read_text(encoding="utf-8") for file in files)
     assert [name for name in CHECKS if f'"{name}"' not in source] == []
 
 

@@ -9,7 +9,8 @@ eps * sum|x| where they cancel, and log1p(1e-30) must still be right in all its 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, reduce
 from typing import Any
 
@@ -145,6 +146,34 @@ def tolerance(want: np.ndarray, dtype: DType, change: Any, scale: float = 1.0) -
         return 2 * plain + scale * (ulps + ULPS * change + 4 * limits.tiny * limits.eps)
 
 
+_note: Callable[[float, float], None] | None = None
+
+
+@contextmanager
+def measured(note: Callable[[float, float], None]) -> Iterator[None]:
+    """Call `note(share, ulp)` for every array that `worst` passes in the block.
+
+    share: the largest error as a share of what is allowed, 1 being the limit; ulp: the largest
+    error in units in the last place of the largest value, eps * max|want|.
+    """
+    global _note
+    before, _note = _note, note
+    try:
+        yield
+    finally:
+        _note = before
+
+
+def _measure(got: np.ndarray, want: np.ndarray, allowed: Any, dtype: DType) -> tuple[float, float]:
+    finite = np.isfinite(want) & np.isfinite(got)
+    error = np.where(finite, np.abs(got - want), 0)
+    top = float(np.abs(want[finite]).max(initial=0))
+    share = np.nan_to_num(error / allowed, nan=0, posinf=0)
+    limits = finfo(dtype)
+    unit = limits.eps * max(top, limits.tiny)
+    return float(share.max(initial=0)), float(error.max(initial=0)) / unit
+
+
 def worst(got: np.ndarray, want: np.ndarray, allowed: np.ndarray, dtype: DType) -> str | None:
     """The element that is furthest out of tolerance, in words; None if there is none.
 
@@ -158,6 +187,8 @@ def worst(got: np.ndarray, want: np.ndarray, allowed: np.ndarray, dtype: DType) 
         overflow = (np.abs(want) >= top) & (np.abs(got) >= top) & (np.sign(got) == np.sign(want))
         bad = ~(near | same | overflow)
         if not bad.any():
+            if _note is not None:
+                _note(*_measure(np.asarray(got), want, allowed, dtype))
             return None
         excess = np.where(bad, np.nan_to_num(np.abs(got - want) / allowed, nan=np.inf), -1)
     index = tuple(int(i) for i in np.unravel_index(np.argmax(excess), want.shape))

@@ -1,4 +1,4 @@
-"""The checks that every row of the operator table goes through, and `verify`, which runs them."""
+"""The checks that the rows of the operator table and of the kernel entries go through."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from minidl.dtypes import (
 from minidl.errors import GradientError
 from minidl.tensor import Tensor
 from minidl.testing.case import Case, Sample
+from minidl.testing.entry import Entry, check_kernel
 from minidl.testing.gradcheck import gradcheck, gradgradcheck
 from minidl.testing.oracles import (
     Mismatch,
@@ -39,6 +40,7 @@ from minidl.testing.oracles import (
     worst,
 )
 from minidl.testing.strategies import Constant, layout_of, samples
+from minidl.testing.targets import host, kernels, placed
 
 EVERY_ELEMENT = 10  # up to so many elements are differentiated one by one, more in one direction
 
@@ -47,7 +49,7 @@ EVERY_ELEMENT = 10  # up to so many elements are differentiated one by one, more
 
 
 def _tensor(array: np.ndarray) -> Tensor:
-    return Tensor(array.view(np.ndarray))
+    return Tensor(placed(array.view(np.ndarray)))
 
 
 def _differentiable(array: np.ndarray) -> bool:
@@ -100,7 +102,7 @@ def check_forward(case: Case, sample: Sample) -> None:
         if want.dtype.kind != "f":
             kind = BOOL if want.dtype.kind == "b" else 1
             _rule(y.dtype.kind == kind, f"dtype is {y.dtype.name}", case, sample)
-            _rule(np.array_equal(y.array, want), f"is {y.array}, not {want}", case, sample)
+            _rule(np.array_equal(host(y.array), want), f"is {y.array}, not {want}", case, sample)
             continue
         _rule(y.dtype is dtype, f"dtype is {y.dtype.name}, not {dtype.name}", case, sample)
         if changes is None:
@@ -110,7 +112,7 @@ def check_forward(case: Case, sample: Sample) -> None:
             changes = sensitivity(case, sample, wants, eps)
         i = next(i for i, other in enumerate(wants) if other is want)
         allowed = tolerance(want, dtype, changes[i], case.scale)
-        error = worst(in_float64(y.array), want, allowed, dtype)
+        error = worst(in_float64(host(y.array)), want, allowed, dtype)
         _rule(error is None, str(error), case, sample)
 
 
@@ -128,10 +130,11 @@ def _dtype_of_call(case: Case, sample: Sample) -> DType:
 
 
 def _check_memory(case: Case, sample: Sample, y: Tensor, inputs: Sequence[Tensor]) -> None:
-    _rule(type(y.array) is np.ndarray, f"result is a {type(y.array)}", case, sample)
+    _rule(type(y.array) is kernels().ndarray, f"result is a {type(y.array)}", case, sample)
     # a view says so: it has the storage, and so the version, of what it is a view of
     others = [x.array for x in inputs if x.storage is not y.storage]
-    shared = any(np.may_share_memory(y.array, a) for a in others)
+    on_host = isinstance(y.array, np.ndarray)
+    shared = on_host and any(np.may_share_memory(y.array, a) for a in others)
     _rule(not shared, "the result shares memory with an input", case, sample)
 
 
@@ -177,7 +180,7 @@ def check_gradient(case: Case, sample: Sample) -> None:
         _rule(leaf.grad.shape == leaf.shape, f"{found}: shape {leaf.grad.shape}", case, sample)
         same = leaf.grad.dtype is leaf.dtype
         _rule(same, f"{found}: dtype {leaf.grad.dtype.name}", case, sample)
-        error = _gradient_error(case, leaf.grad, true.grad.array, [y.dtype for y in ys])
+        error = _gradient_error(case, leaf.grad, host(true.grad.array), [y.dtype for y in ys])
         _rule(error is None, f"{found}: {error}", case, sample)
     _check_alone(case, sample, leaves)
     _check_ownership(case, sample, leaves, ys, weights)
@@ -199,7 +202,7 @@ def _gradient_error(
     # several roundings of the dtype, of terms of about the size of the weights that may cancel
     factor = (16 if coarsest in HALVES else 64) * case.scale
     allowed = factor * limits.eps * (np.abs(want) + max(top, 1.0))
-    return worst(in_float64(found.array), want, allowed, found.dtype)
+    return worst(in_float64(host(found.array)), want, allowed, found.dtype)
 
 
 def _whole(found: Tensor | None, leaf: Tensor) -> Tensor:
@@ -218,7 +221,7 @@ def _check_alone(case: Case, sample: Sample, leaves: Sequence[Tensor]) -> None:
         error = _gradient_error(
             case,
             _whole(by_itself, leaves[i]),
-            in_float64(_whole(together, leaves[i]).array),
+            in_float64(host(_whole(together, leaves[i]).array)),
             [leaves[i].dtype],
         )
         _rule(error is None, f"gradient of input {i} alone: {error}", case, sample)
@@ -306,13 +309,17 @@ def check_nondiff(case: Case, sample: Sample) -> None:
 class Check:
     """One check of a row: what it needs drawn, and how large a share of the examples it gets."""
 
-    function: Callable[[Case, Sample], None]
+    function: Callable[[Any, Sample], None]
     applies: Callable[[Case], bool]
-    dtypes: Callable[[Case], Sequence[DType]]
+    dtypes: Callable[[Any], Sequence[DType]]
     share: float
     purpose: str = "values"
     mixed: bool = False
     per_dtype: bool = False
+
+
+def _is_operator(case: Case) -> bool:
+    return not isinstance(case, Entry)
 
 
 def _floats(case: Case) -> list[DType]:
@@ -324,14 +331,21 @@ def _has_gradient(case: Case) -> bool:
 
 
 def _promotes(case: Case) -> bool:
-    operator = getattr(case.function, "op", None)
+    operator = getattr(case.function, "op", None) if _is_operator(case) else None
     if operator is None or operator.promote not in ("same", "float"):
         return False
     return (len(operator.inputs) > 1 or operator.sequence) and len(case.dtypes) > 1
 
 
 CHECKS: dict[str, Check] = {
-    "forward": Check(check_forward, lambda c: True, lambda c: c.dtypes, 0.25, per_dtype=True),
+    "kernel": Check(
+        check_kernel,
+        lambda c: isinstance(c, Entry),
+        lambda c: c.dtypes_on(kernels()),
+        1.0,
+        per_dtype=True,
+    ),
+    "forward": Check(check_forward, _is_operator, lambda c: c.dtypes, 0.25, per_dtype=True),
     "mixed": Check(check_forward, _promotes, lambda c: c.dtypes, 0.5, mixed=True),
     "gradient": Check(check_gradient, _has_gradient, _floats, 0.6, "gradients"),
     "gradcheck": Check(check_gradcheck, _has_gradient, lambda c: (float64,), 0.4, "quotients"),
@@ -343,7 +357,11 @@ CHECKS: dict[str, Check] = {
         "quotients",
     ),
     "nondiff": Check(
-        check_nondiff, lambda c: not c.grad and bool(_floats(c)), _floats, 0.1, "gradients"
+        check_nondiff,
+        lambda c: _is_operator(c) and not c.grad and bool(_floats(c)),
+        _floats,
+        0.1,
+        "gradients",
     ),
 }
 
@@ -386,13 +404,17 @@ def run(
     examples: int | None = None,
     tally: Tally | None = None,
     shrink: bool = True,
+    seed: int | None = None,
+    passed: Callable[[Sample], None] | None = None,
 ) -> None:
     """Run one check of a row on examples drawn by Hypothesis; raises for the smallest failure.
 
     examples: of a whole row (default: those of Hypothesis' profile); each check takes its share.
-    shrink: whether to look for a smaller failure than the first.
+    shrink: whether to look for a smaller failure than the first. seed: draws the same examples
+    for the same number (default: as Hypothesis' profile says). passed: called with every example
+    that passed.
     """
-    from hypothesis import HealthCheck, Phase, given, settings
+    from hypothesis import HealthCheck, Phase, given, seed as seeded, settings
 
     check = CHECKS[name]
     most = settings().max_examples if examples is None else examples
@@ -403,31 +425,14 @@ def run(
         database=None,
         phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
         suppress_health_check=(HealthCheck.too_slow, HealthCheck.data_too_large),
+        report_multiple_bugs=False,
     )
     @given(samples(case, *dtypes, purpose=check.purpose, mixed=check.mixed))
     def example(sample: Sample) -> None:
         if tally is not None and name in ("forward", "mixed"):
             tally.count(case, sample)
         check.function(case, sample)
+        if passed is not None:
+            passed(sample)
 
-    example()
-
-
-def verify(
-    cases: Iterable[Case], examples: int = 25, report: Callable[[str], None] | None = None
-) -> tuple[list[str], Tally]:
-    """Run every check of every row; return what failed and the tally.
-
-    report: called with one line for each failure as soon as it is known.
-    """
-    failed, tally = [], Tally()
-    for case, name, dtypes in jobs(cases):
-        try:
-            run(case, name, dtypes, examples, tally)
-        except ModuleNotFoundError:
-            raise  # Hypothesis is missing: not a failure of the row
-        except Exception as error:
-            failed.append(f"{case.name}: {name}: {error}")
-            if report is not None:
-                report(failed[-1])
-    return failed, tally
+    (example if seed is None else seeded(seed)(example))()

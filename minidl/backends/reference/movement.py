@@ -6,7 +6,10 @@ import numpy as np
 
 
 def cast(x: np.ndarray, dtype: Any) -> np.ndarray:
-    """x in another dtype, rounded as the dtype does; exact between the same bits. Any dtypes."""
+    """x in another dtype, rounded as the dtype does; exact between the same bits. Any dtypes.
+
+    The result may have the order of x in memory.
+    """
     return x.astype(dtype)
 
 

@@ -58,3 +58,6 @@ _FAMILIES = (
 )
 
 CASES: tuple[Case, ...] = tuple(case for family in _FAMILIES for case in family.CASES)
+FAMILY: dict[str, str] = {
+    case.name: family.__name__.rpartition(".")[2] for family in _FAMILIES for case in family.CASES
+}

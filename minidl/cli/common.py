@@ -1,0 +1,40 @@
+"""What all commands share: exit codes, the line of an error, printing."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from minidl import train
+
+MISSED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+
+def fail(message: str, code: int) -> int:
+    """Print one line on stderr and return the code."""
+    print(f"minidl: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def stopped(stop: train.Stop, reached: str) -> int:
+    """Say which signal ended the command and how far it came; its exit code."""
+    name = "SIGTERM" if stop.signal == signal.SIGTERM else "Ctrl-C"
+    return fail(f"stopped by {name}{reached}", 128 + (stop.signal or signal.SIGINT))
+
+
+def say(text: str) -> None:
+    """Print what may hold any character on a terminal that may not know it."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def columns(rows: list[tuple[str, ...]], right: tuple[int, ...] = ()) -> list[str]:
+    """Lines of a table with two spaces between columns, those of `right` set to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,57 @@
+"""Rows of look-ups' gradients and of scattering."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minidl.dtypes import DType, int64
+from minidl.testing.case import Sample, sample
+from minidl.testing.entries.draws import FEW, array, shape, side
+from minidl.testing.entry import WORKING, Entry, entry
+
+
+def _embedding(d: Any, dtype: DType) -> Sample:
+    lead = [d.choice((3, 1, 9, 17, 0)) for _ in range(d.integer(0, 2))]
+    rows = d.integer(1, 9)
+    g = array(d, (*lead, side(d)), dtype, extreme=True)
+    padding = d.integer(0, rows - 1) if d.boolean() else None
+    return sample(g, d.index(rows, lead), rows, padding)
+
+
+def _scatter(d: Any, dtype: DType) -> Sample:
+    full = shape(d, least=1, empty=False)
+    dim = d.axis(len(full))
+    sides = [d.integer(0, n) for n in full]
+    sides[dim] = d.choice((3, 1, 9, 17))
+    src = array(d, [n + d.integer(0, 1) for n in sides], dtype)
+    return sample(array(d, full, dtype), dim, d.index(full[dim], sides), src)
+
+
+def _index_add(d: Any, dtype: DType) -> Sample:
+    full = shape(d, least=1, empty=False)
+    dim, count = d.axis(len(full)), d.choice((3, 1, 9, 17, 0))
+    sides = list(full)
+    sides[dim] = count
+    index = d.index(full[dim], (count,))
+    return sample(array(d, full, dtype), dim, index, array(d, sides, dtype), d.choice([1, 3, -2]))
+
+
+def _index_put(d: Any, dtype: DType) -> Sample:
+    x = array(d, (4, 5, side(d, empty=False)), dtype)
+    many = d.choice(FEW)
+    indices = d.choice([
+        (d.index(4, (many,)),), (d.index(4, (many,)), d.index(5, (many,))),
+        (slice(None), d.index(5, (many,))), (2, slice(0, 3)), (d.mask((4, 5)),),
+    ])  # fmt: skip
+    accumulate = d.boolean()
+    chosen = x[indices].shape
+    return sample(x, indices, array(d, d.choice([chosen, ()]), dtype), accumulate)
+
+
+# integer sums are exact; a place that many terms meet has the rounding of their sum
+ROWS: tuple[Entry, ...] = (
+    entry("embedding_backward", _embedding, scale=2),
+    entry("scatter_add", _scatter, dtypes=(*WORKING, int64), scale=2),
+    entry("index_add", _index_add, dtypes=(*WORKING, int64), scale=2),
+    entry("index_put", _index_put, scale=2),
+)

@@ -1,0 +1,165 @@
+"""Rows of reductions, softmax, normalisation and losses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidl.backends import reference
+from minidl.dtypes import DType, int32, int64, uint8
+from minidl.testing.case import Sample, sample
+from minidl.testing.draws import Inputs
+from minidl.testing.entries.draws import FEW, array, shape, side
+from minidl.testing.entry import WORKING, Entry, entry
+
+
+def _axes(d: Any, ndim: int, everything: bool = True) -> tuple[int, ...] | None:
+    if not ndim or (everything and d.integer(0, 2) == 0):
+        return None if everything else ()
+    count = d.integer(1, ndim)
+    return tuple(sorted(int(a) for a in d.rng.permutation(ndim)[:count]))
+
+
+def _sum(d: Any, dtype: DType) -> Sample:
+    x = array(d, shape(d), dtype, extreme=True)
+    return Sample((x,), {"axis": _axes(d, x.ndim), "keepdims": d.boolean()})
+
+
+def _terms(want: Any, x: np.ndarray, **options: Any) -> np.ndarray:
+    return np.asarray(4 * np.sum(np.abs(x), **options))
+
+
+def _extremum(d: Any, dtype: DType) -> Sample:
+    x = array(d, shape(d, empty=False), dtype, extreme=True)
+    return Sample((x,), {"axis": _axes(d, x.ndim), "keepdims": d.boolean()})
+
+
+def _soft(d: Any, dtype: DType) -> Sample:
+    full = shape(d, least=1)
+    return sample(array(d, full, dtype, -9, 9, extreme=True), d.axis(len(full)))
+
+
+def _soft_backward(log: bool) -> Inputs:
+    function = reference.log_softmax if log else reference.softmax
+
+    def inputs(d: Any, dtype: DType) -> Sample:
+        full = shape(d, least=1, empty=False)
+        axis = d.axis(len(full))
+        out = function(d.rng.uniform(-3, 3, full), axis).astype(dtype.numpy)
+        return sample(array(d, full, dtype), d.layout(out), axis)
+
+    return inputs
+
+
+def _logsumexp(d: Any, dtype: DType) -> Sample:
+    x = array(d, shape(d), dtype, -9, 9, extreme=True)
+    return sample(x, _axes(d, x.ndim, everything=False), d.boolean())
+
+
+def _normed(d: Any, dtype: DType) -> tuple[tuple[int, ...], int, np.ndarray]:
+    """(shape, number of normalised axes, array)."""
+    full = (*(d.choice(FEW) for _ in range(d.integer(0, 2))), side(d, empty=False))
+    ndim = d.integer(1, len(full)) if 0 not in full else 1
+    return full, ndim, array(d, full, dtype, *d.choice([(-3, 3), (2, 4)]))
+
+
+def _maybe(d: Any, full: tuple[int, ...], dtype: DType) -> np.ndarray | None:
+    return array(d, full, dtype) if d.boolean() else None
+
+
+def _layer_norm(d: Any, dtype: DType) -> Sample:
+    full, ndim, x = _normed(d, dtype)
+    weight, bias = (_maybe(d, full[len(full) - ndim :], dtype) for _ in range(2))
+    return sample(x, ndim, weight, bias, 1e-5)
+
+
+def _add_layer_norm(d: Any, dtype: DType) -> Sample:
+    full, ndim, x = _normed(d, dtype)
+    weight, bias = (_maybe(d, full[len(full) - ndim :], dtype) for _ in range(2))
+    return sample(x, array(d, full, dtype), ndim, weight, bias, 1e-5)
+
+
+def _rms_norm(d: Any, dtype: DType) -> Sample:
+    full, ndim, x = _normed(d, dtype)
+    return sample(x, ndim, _maybe(d, full[len(full) - ndim :], dtype), 1e-5)
+
+
+def _norm_backward(mean: bool) -> Inputs:
+    def inputs(d: Any, dtype: DType) -> Sample:
+        full, ndim, x = _normed(d, dtype)
+        weight = _maybe(d, full[len(full) - ndim :], dtype)
+        wide = x.astype(np.float64)
+        if mean:
+            _, *kept = reference.layer_norm(wide, ndim, None, None, 0.1)
+        else:
+            _, *kept = reference.rms_norm(wide, ndim, None, 0.1)
+        statistics = [d.layout(np.asarray(a, dtype.numpy)) for a in kept]
+        return sample(array(d, full, dtype), x, ndim, weight, *statistics)
+
+    return inputs
+
+
+def _classes(d: Any, dtype: DType) -> list[Any]:
+    rows, classes = d.choice(FEW), side(d, empty=False)
+    logits = array(d, (rows, classes), dtype, -9, 9)
+    kind = d.choice([int64, int32, uint8])
+    target = d.rng.integers(0, classes, rows).astype(kind.numpy)
+    weight = array(d, (classes,), dtype, 0.1, 2) if d.boolean() else None
+    return [logits, d.layout(target), weight, d.choice([-100, 0, 1]), d.choice([0.0, 0.1, 1.0])]
+
+
+def _cross_entropy(d: Any, dtype: DType) -> Sample:
+    return sample(*_classes(d, dtype))
+
+
+def _cross_entropy_backward(d: Any, dtype: DType) -> Sample:
+    arguments = _classes(d, dtype)
+    logits = arguments[0]
+    lse = reference.logsumexp(logits.astype(np.float64), (1,), False).astype(dtype.numpy)
+    g = array(d, (len(logits),) if d.boolean() else (), dtype)
+    return sample(g, *arguments, d.layout(lse))
+
+
+def _weights(want: Any, g: Any, logits: Any, target: Any, weight: Any, *_: Any) -> np.ndarray:
+    """4 |g| (w[t] + mean(w)), where the gradient may cancel to 0."""
+    top = 1.0 if weight is None else float(weight.max(initial=0))
+    return np.broadcast_to(8 * np.abs(g) * top, len(logits))[:, None] + np.zeros(logits.shape)
+
+
+def _binary(backward: bool) -> Inputs:
+    def inputs(d: Any, dtype: DType) -> Sample:
+        full = shape(d)
+        x, target = array(d, full, dtype, -9, 9), array(d, full, dtype, 0, 1)
+        weight, positive = (
+            array(d, d.broadcastable(full, within=True), dtype, 0.1, 2) if d.boolean() else None
+            for _ in range(2)
+        )
+        first = (array(d, full, dtype),) if backward else ()
+        return sample(*first, x, target, weight, positive)
+
+    return inputs
+
+
+ROWS: tuple[Entry, ...] = (
+    # the contract allows 256 eps sum|x|, for any number of terms; these are few
+    entry("sum", _sum, half="table", any_order=True, floor=_terms),
+    entry("amax", _extremum, dtypes=(*WORKING, int64), half="table"),
+    entry("amin", _extremum, dtypes=(*WORKING, int64), half="table"),
+    entry("softmax", _soft, least=1),
+    entry("log_softmax", _soft, scale=2),
+    # the sums of a row are as long as it is: width * eps * sum|g * out|
+    entry("softmax_backward", _soft_backward(log=False), scale=4),
+    entry("log_softmax_backward", _soft_backward(log=True), scale=4),
+    entry("logsumexp", _logsumexp, scale=2),
+    # x - mean cancels: an eps of the row's largest value, over its deviation
+    entry("layer_norm", _layer_norm, scale=8),
+    entry("add_layer_norm", _add_layer_norm, scale=8),
+    entry("rms_norm", _rms_norm, scale=4),
+    entry("layer_norm_backward", _norm_backward(mean=True), scale=16),
+    entry("rms_norm_backward", _norm_backward(mean=False), scale=16),
+    entry("cross_entropy", _cross_entropy, scale=4),
+    entry("cross_entropy_backward", _cross_entropy_backward, scale=4, floor=_weights),
+    entry("binary_cross_entropy_with_logits", _binary(backward=False), scale=2, least=1),
+    entry("binary_cross_entropy_with_logits_backward", _binary(backward=True), scale=2, least=1),
+)
