@@ -17,7 +17,8 @@ import pytest
 from test_recipes import idx
 
 import minidl
-from minidl.cli import main
+from minidl.backends import native
+from minidl.cli import info, main
 from minidl.models import MLP, Standardize
 from minidl.train import RECIPES, progress as progress_module, read_config, resolve
 from minidl.train.chars import Text, build_model, full_loss, read_text
@@ -222,9 +223,50 @@ def test_info(capsys):
     assert facts["cores"] >= 1
     assert {"matmul", "attention", "adam_step"} <= set(facts["kernels"])
     assert all({"layer", "reasons"} <= set(entry) for entry in facts["kernels"].values())
+    functions = {name: entry["function"] for name, entry in facts["kernels"].items()}
+    assert functions["sin"] == "numpy.sin"
+    assert functions["lgamma"] == "minidl.backends.reference.special.lgamma"
+    assert not any("<" in function for function in functions.values())
+    assert facts["threads"]["used"] == minidl.get_num_threads() and facts["threads"]["why"]
+    assert facts["processor"]["name"] and facts["versions"]["ml_dtypes"][0].isdigit()
     assert main(["info"]) == 0
     text = capsys.readouterr().out
     assert all(re.search(rf"^{re.escape(e)}\s+\w", text, re.M) for e in facts["kernels"])
+
+
+def info_of_a_process(affinity: set[int], **env: str) -> dict:
+    """What `minidl info --json` says in a process that may run on these processors."""
+    done = subprocess.run(
+        [sys.executable, "-m", "minidl", "info", "--json"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **env},
+        preexec_fn=lambda: os.sched_setaffinity(0, affinity),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(not native.cpu, reason="the threads are those of the native kernels")
+def test_info_says_why_so_many_threads():
+    every = os.sched_getaffinity(0)
+    found = info_of_a_process({min(every)})["threads"]
+    assert found["used"] == found["affinity"] == 1
+    if (os.cpu_count() or 1) > 1:
+        assert re.match(r"the affinity allows 1 of \d+ processors, 1 physical", found["why"])
+    found = info_of_a_process(every, MINIDL_THREADS="3")["threads"]
+    assert (found["used"], found["why"]) == (3, "MINIDL_THREADS=3")
+
+
+def test_info_says_why_no_better_layer_serves():
+    kernels = info.kernels()
+    for entry, source in kernels.items():
+        if source["layer"] == "native":
+            assert source["function"] == f"minidl._cpu.{entry}" and not source["reasons"]
+    if native.cpu:
+        assert kernels["lgamma"]["reasons"][-1] == "native: has no kernel for it"
+    else:
+        assert kernels["lgamma"]["reasons"][-1].startswith("native: ")
 
 
 def test_help_and_version(capsys):

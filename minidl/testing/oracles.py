@@ -193,7 +193,7 @@ def worst(got: np.ndarray, want: np.ndarray, allowed: np.ndarray, dtype: DType) 
         excess = np.where(bad, np.nan_to_num(np.abs(got - want) / allowed, nan=np.inf), -1)
     index = tuple(int(i) for i in np.unravel_index(np.argmax(excess), want.shape))
     return (
-        f"element {index} is {got[index]!r}, should be {want[index]!r} within"
+        f"element {index} is {float(got[index])!r}, should be {float(want[index])!r} within"
         f" {np.broadcast_to(allowed, want.shape)[index]:.3g}"
     )
 

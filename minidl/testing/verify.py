@@ -18,7 +18,7 @@ from minidl.testing.runner import CHECKS, jobs, run
 from minidl.testing.strategies import layout_of
 from minidl.testing.targets import Target, on
 
-FIRST = 8  # examples of a row in the first round within a time limit; each round doubles them
+FIRST = 4  # examples of a row in the first round within a time limit; each round doubles them
 # what a row is to have gone through first, where time is short
 _ORDER = ("kernel", "forward", "gradient", "gradcheck", "nondiff", "gradgradcheck", "mixed")
 

@@ -123,17 +123,22 @@ def _of_g_and_x(want: Any, g: np.ndarray, x: np.ndarray, *_: Any) -> np.ndarray:
 
 
 ANY = (*NUMBERS, bool_)
+EXACT = 0.0  # ULP: one rounding, of which there is one right result (and two zeros)
 ROWS: tuple[Entry, ...] = (
-    *(entry(n, two(), dtypes=NUMBERS, half="table") for n in ("add", "mul", "maximum")),
-    entry("sub", two(0, 3), dtypes=NUMBERS, half="table"),
-    entry("div", two(0.5, 3, positive=True), half="table"),
-    *(entry(n, two(), dtypes=NUMBERS, half="table") for n in ("eq", "ne", "lt", "le", "gt", "ge")),
-    *(entry(n, one(), dtypes=(*WORKING, int64), half="table") for n in ("neg", "abs")),
-    entry("sqrt", one(0, 9), half="table"),
+    *(
+        entry(n, two(), dtypes=NUMBERS, half="table", same=EXACT)
+        for n in ("add", "mul", "maximum", "eq", "ne", "lt", "le", "gt", "ge")
+    ),
+    entry("sub", two(0, 3), dtypes=NUMBERS, half="table", same=EXACT),
+    entry("div", two(0.5, 3, positive=True), half="table", same=EXACT),
+    *(entry(n, one(), dtypes=(*WORKING, int64), half="table", same=EXACT) for n in ("neg", "abs")),
+    entry("sqrt", one(0, 9), half="table", same=EXACT),
+    entry("clip", _clip, dtypes=(*WORKING, int64), half="table", same=EXACT),
+    entry("where", _where, dtypes=ANY, half="table", same=EXACT),
+    entry("relu", one(), half="table", same=EXACT),
+    entry("relu_backward", _of_result(lambda x: np.maximum(x, 0)), half="table", same=EXACT),
     entry("rsqrt", one(0.1, 9), half="table", any_order=True),
     entry("pow_scalar", _power, half="table", any_order=True),
-    entry("clip", _clip, dtypes=(*WORKING, int64), half="table"),
-    entry("where", _where, dtypes=ANY, half="table"),
     # e^x of the largest and smallest numbers is a denormal number: its last digits are lost
     entry("exp", one(-20, 20), half="table", least=1),
     entry("log", one(0.01, 9), half="table"),
@@ -144,10 +149,8 @@ ROWS: tuple[Entry, ...] = (
     entry("sigmoid", one(-20, 20), half="table", least=1),
     entry("log_sigmoid", one(-20, 20), least=1),
     entry("softplus", _softplus, least=1),
-    entry("relu", one(), half="table"),
     entry("gelu", _gelu, half="table", floor=lambda want, x, kind: 4 * np.abs(x)),
     entry("silu", one(-20, 20, False), half="table", least=20),
-    entry("relu_backward", _of_result(lambda x: np.maximum(x, 0)), half="table"),
     entry("tanh_backward", _of_result(np.tanh), half="table", floor=_of_g),
     entry("sigmoid_backward", _of_result(_sigmoid), half="table", floor=_of_g),
     entry("gelu_backward", _slope("none", "tanh"), half="table", floor=_of_g_and_x),

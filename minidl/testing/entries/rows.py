@@ -121,6 +121,26 @@ def _cross_entropy_backward(d: Any, dtype: DType) -> Sample:
     return sample(g, *arguments, d.layout(lse))
 
 
+def _distance(want: Any, x: np.ndarray, axis: int) -> np.ndarray:
+    """4 (|x - max| + log(width)): near 0 the logarithm of the sum has lost its digits."""
+    if not x.size:
+        return x
+    return 4 * (np.abs(x - x.max(axis, keepdims=True)) + np.log(x.shape[axis]))
+
+
+def _largest(want: Any, x: np.ndarray, axis: Any, keepdim: bool) -> float:
+    finite = x[np.isfinite(x)]
+    return 4 * (float(np.abs(finite).max(initial=0)) + float(np.log(max(x.size, 1))))
+
+
+def _logits(want: Any, x: Any, target: Any, weight: Any, *_: Any) -> list[Any]:
+    """C (|max| + log C) w of the losses: an unlikely loss is a difference of logits."""
+    rows, classes = x.shape
+    top = 1.0 if weight is None else float(weight.max(initial=0))
+    size = np.abs(x).max(1, initial=0) + np.log(classes)
+    return [classes * size * top, size, np.zeros(())] if rows else [0.0, 0.0, 0.0]
+
+
 def _weights(want: Any, g: Any, logits: Any, target: Any, weight: Any, *_: Any) -> np.ndarray:
     """4 |g| (w[t] + mean(w)), where the gradient may cancel to 0."""
     top = 1.0 if weight is None else float(weight.max(initial=0))
@@ -144,21 +164,21 @@ def _binary(backward: bool) -> Inputs:
 ROWS: tuple[Entry, ...] = (
     # the contract allows 256 eps sum|x|, for any number of terms; these are few
     entry("sum", _sum, half="table", any_order=True, floor=_terms),
-    entry("amax", _extremum, dtypes=(*WORKING, int64), half="table"),
-    entry("amin", _extremum, dtypes=(*WORKING, int64), half="table"),
+    entry("amax", _extremum, dtypes=(*WORKING, int64), half="table", same=0.0),
+    entry("amin", _extremum, dtypes=(*WORKING, int64), half="table", same=0.0),
     entry("softmax", _soft, least=1),
-    entry("log_softmax", _soft, scale=2),
+    entry("log_softmax", _soft, floor=_distance),
     # the sums of a row are as long as it is: width * eps * sum|g * out|
     entry("softmax_backward", _soft_backward(log=False), scale=4),
     entry("log_softmax_backward", _soft_backward(log=True), scale=4),
-    entry("logsumexp", _logsumexp, scale=2),
+    entry("logsumexp", _logsumexp, floor=_largest),
     # x - mean cancels: an eps of the row's largest value, over its deviation
     entry("layer_norm", _layer_norm, scale=8),
     entry("add_layer_norm", _add_layer_norm, scale=8),
     entry("rms_norm", _rms_norm, scale=4),
     entry("layer_norm_backward", _norm_backward(mean=True), scale=16),
     entry("rms_norm_backward", _norm_backward(mean=False), scale=16),
-    entry("cross_entropy", _cross_entropy, scale=4),
+    entry("cross_entropy", _cross_entropy, scale=4, floor=_logits),
     entry("cross_entropy_backward", _cross_entropy_backward, scale=4, floor=_weights),
     entry("binary_cross_entropy_with_logits", _binary(backward=False), scale=2, least=1),
     entry("binary_cross_entropy_with_logits_backward", _binary(backward=True), scale=2, least=1),
