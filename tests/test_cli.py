@@ -325,7 +325,7 @@ BAD = [
     (["verify", "--op", "zzzzz"], "there are T, abs, abs_"),
     (["verify", "--op", "zz*"], "no operator or kernel 'zz*'"),
     (["verify", "--backend", "gpu"], "there is no backend 'gpu' here; there are reference"),
-    (["verify", "--isa", "avx1024"], "the instruction set must be one of baseline"),
+    (["verify", "--isa", "avx1024"], "the instruction set"),
     (["verify", "--backend", "reference", "--isa", "avx2"], "sets of the native table"),
     (["verify", "--seconds", "0"], "0.0 is not in the range x>0"),
     (["verify", "--seed", "-1"], "-1 is not in the range x>=0"),

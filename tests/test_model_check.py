@@ -37,6 +37,16 @@ def not_a_number():
 def raises():
     raise RuntimeError("no data here")
 
+class Broken(nn.Module):
+    def forward(self, x):
+        return x.shape[7]
+
+def broken():
+    return Broken(), minidl.ones(2)
+
+def misfit():
+    return nn.Sequential(nn.Linear(3, 4), nn.Linear(5, 1)), minidl.ones(2, 3)
+
 def alone():
     return nn.Linear(2, 2)
 
@@ -167,6 +177,8 @@ BAD = [
     ("MODELS:soun", "has no 'soun'"),
     ("MODELS:number", "is not a function, got int"),
     ("MODELS:raises", "raised RuntimeError: no data here"),
+    ("MODELS:broken", "the model raised IndexError"),
+    ("MODELS:misfit", "1: [linear] "),
     ("MODELS:alone", "must return (model, inputs) or (model, inputs, loss), got Linear"),
     ("MODELS:no_model", "the model must be a minidl.nn.Module, got int"),
 ]

@@ -12,7 +12,7 @@ from typing import Any
 
 from minidl import train
 from minidl.cli.common import MISSED, columns, fail, say
-from minidl.errors import ArgumentError
+from minidl.errors import ArgumentError, MinidlError
 from minidl.nn import Module
 from minidl.tensor import Tensor
 from minidl.testing.model_check import (
@@ -28,10 +28,16 @@ from minidl.testing.model_check import (
 
 def run(spec: str, full: bool, evaluate: bool, seed: int, as_json: bool) -> int:
     """Check the model that the factory gives; 1 if a parameter does not get its gradient."""
-    model, inputs, loss = load(spec)
-    report = check_model(
-        model, inputs, loss, full=full, training=False if evaluate else None, seed=seed
-    )
+    with _current_folder():
+        model, inputs, loss = load(spec)
+        try:
+            report = check_model(
+                model, inputs, loss, full=full, training=False if evaluate else None, seed=seed
+            )
+        except MinidlError:
+            raise  # it says by itself what is wrong, and in which module
+        except Exception as error:
+            raise ArgumentError(f"{spec}: the model raised {_told(error)}") from error
     if as_json:
         say(train.to_json({"model": spec, "sound": report.sound} | asdict(report), indent=2))
     else:
@@ -45,11 +51,13 @@ def run(spec: str, full: bool, evaluate: bool, seed: int, as_json: bool) -> int:
 @contextmanager
 def _current_folder() -> Iterator[None]:
     """Import from the current folder too, as `python -m` does."""
-    sys.path.insert(0, os.getcwd())
+    folder = os.getcwd()
+    sys.path.insert(0, folder)
     try:
         yield
     finally:
-        sys.path.remove(sys.path[0])
+        if folder in sys.path:
+            sys.path.remove(folder)
 
 
 def load(spec: str) -> tuple[Module, Any, Callable[..., Any] | None]:
@@ -57,21 +65,20 @@ def load(spec: str) -> tuple[Module, Any, Callable[..., Any] | None]:
     module_name, colon, name = spec.partition(":")
     if not (colon and module_name and name):
         raise ArgumentError("the model must be named as package.module:factory", got=repr(spec))
-    with _current_folder():
-        try:
-            value: Any = importlib.import_module(module_name)
-        except Exception as error:
-            raise ArgumentError(f"cannot import {module_name}: {_told(error)}") from error
-        for part in name.split("."):
-            if not hasattr(value, part):
-                raise ArgumentError(f"{module_name} has no '{name}'")
-            value = getattr(value, part)
-        if not callable(value):
-            raise ArgumentError(f"{spec} is not a function", got=type(value).__name__)
-        try:
-            made = value()
-        except Exception as error:
-            raise ArgumentError(f"{spec} raised {_told(error)}") from error
+    try:
+        value: Any = importlib.import_module(module_name)
+    except Exception as error:
+        raise ArgumentError(f"cannot import {module_name}: {_told(error)}") from error
+    for part in name.split("."):
+        if not hasattr(value, part):
+            raise ArgumentError(f"{module_name} has no '{name}'")
+        value = getattr(value, part)
+    if not callable(value):
+        raise ArgumentError(f"{spec} is not a function", got=type(value).__name__)
+    try:
+        made = value()
+    except Exception as error:
+        raise ArgumentError(f"{spec} raised {_told(error)}") from error
     if not isinstance(made, tuple) or len(made) not in (2, 3):
         raise ArgumentError(
             f"{spec} must return (model, inputs) or (model, inputs, loss)", got=_shown(made)

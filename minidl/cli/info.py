@@ -218,9 +218,8 @@ def _said(gpus: Any) -> str:
 def _about(layer: str, processor: dict[str, Any]) -> str:
     if layer == "native":
         return (
-            f" ({processor['isa']}); * takes 16-bit floats as they are, others hand them on"
-            " widened;\nwhat a kernel does not take (mostly float64, some strides) goes to the"
-            " layer below"
+            f" ({processor['isa']}); * takes 16-bit floats as they are, for others operators"
+            " widen;\nwhat a kernel does not take (most take no float64) goes to the layer below"
         )
     if layer in ("numpy", "cupy"):
         return ", the array module's own functions"
