@@ -240,6 +240,21 @@ def test_a_budget_goes_through_all_rows_before_it_goes_deep():
     assert found.rounds >= 1 and found.left > 0 and not found.failures
 
 
+def test_what_a_later_round_finds_is_found_again(plant, capsys):
+    def wrong_beyond_100(n: int, seed: int, offset: int) -> np.ndarray:
+        out = reference.philox_bits(n, seed, offset)
+        return out + np.uint32(1) if n > 100 else out
+
+    plant(philox_bits=wrong_beyond_100)
+    row = ["verify", "--backend", "planted", "--op", "philox_bits", "--check", "kernel"]
+    assert main([*row, "--seconds", "600"]) == 1  # it ends where nothing is left to be found
+    out = capsys.readouterr().out
+    again = re.search(r"again: (.*)", out)
+    assert again and "in philox_bits(129, " in out
+    assert main(shlex.split(again[1])[1:]) == 1
+    assert "in philox_bits(129, " in capsys.readouterr().out
+
+
 def test_ctrl_c_writes_what_was_done(place, capsys, monkeypatch):
     advance = Progress.advance
 

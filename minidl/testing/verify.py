@@ -154,31 +154,35 @@ def verify(
     def over() -> bool:
         return stop() or (seconds is not None and time.monotonic() - begin >= seconds)
 
-    failed: set[tuple[str, str, str, str]] = set()
+    failed: set[tuple[str, str, str, str]] = set()  # one example of a check is enough
+    todo = [job for phase in phases for job in phase]
     done = 0
-    while True:
+    while todo:
         most = examples if seconds is None else FIRST << found.rounds
-        todo = [job for phase in phases for job in phase]
         for i, job in enumerate(todo):
             if over():
                 found.left = len(todo) - i
                 break
-            key = (job.target.label, kind_of(job.case), job.case.name, job.check)
-            if key not in failed:  # one example of a check is enough
+            if _name(job) not in failed:
                 failure = _run(job, most, seed + found.rounds, found)
                 if failure is not None:
                     found.failures.append(failure)
-                    failed.add(key)
+                    failed.add(_name(job))
             done += 1
             if step is not None:
                 step(job.case.name, done, done + len(todo) - i - 1, len(found.failures))
         else:
             found.rounds += 1
-            if seconds is not None and todo and not over():
+            todo = [job for job in todo if _name(job) not in failed]
+            if seconds is not None and not over():
                 continue
         break
     found.jobs, found.seconds = done, time.monotonic() - begin
     return found
+
+
+def _name(job: _Job) -> tuple[str, str, str, str]:
+    return job.target.label, kind_of(job.case), job.case.name, job.check
 
 
 def _run(job: _Job, examples: int, seed: int, found: Found) -> Failure | None:
