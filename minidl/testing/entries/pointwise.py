@@ -137,6 +137,7 @@ ROWS: tuple[Entry, ...] = (
     entry("where", _where, dtypes=ANY, half="table", same=EXACT),
     entry("relu", one(), half="table", same=EXACT),
     entry("relu_backward", _of_result(lambda x: np.maximum(x, 0)), half="table", same=EXACT),
+    # these keep the order of a transposed input, as NumPy's functions that they are made of do
     entry("rsqrt", one(0.1, 9), half="table", any_order=True),
     entry("pow_scalar", _power, half="table", any_order=True),
     # e^x of the largest and smallest numbers is a denormal number: its last digits are lost
