@@ -325,6 +325,7 @@ BAD = [
     (["verify", "--op", "zzzzz"], "there are T, abs, abs_"),
     (["verify", "--op", "zz*"], "no operator or kernel 'zz*'"),
     (["verify", "--backend", "gpu"], "there is no backend 'gpu' here; there are reference"),
+    (["verify", "--backend", "native,avx2"], "there is no backend 'native,avx2' here; there are"),
     (["verify", "--isa", "avx1024"], "the instruction set"),
     (["verify", "--backend", "reference", "--isa", "avx2"], "sets of the native table"),
     (["verify", "--seconds", "0"], "0.0 is not in the range x>0"),

@@ -74,6 +74,9 @@ def _reason(name: str) -> str:
             layer, _, why = reason.partition(": ")
             if layer == name:
                 return f": {why}"
+    if name == "cuda":
+        describe = getattr(backends.cuda, "describe", None)
+        return f": {describe() if describe else 'this build has no kernel table for GPUs'}"
     return ""
 
 
