@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from minidl.backends import native, use_backend
+from minidl.backends import available, native, numba_cpu, use_backend
 
 # An example may compile nothing and still be slow on a busy machine, so no profile has a deadline.
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
@@ -38,14 +38,15 @@ def data_dir() -> Path:
 
 
 ISAS = native.cpu.isas() if native.cpu else []
-TABLES = ["reference", *ISAS]
+NUMBA = [name for name in available() if name == "numba"]  # where it is installed
+TABLES = ["reference", *NUMBA, *ISAS]
 
 
 @contextmanager
 def on_table(name: str) -> Iterator[None]:
-    """Run on the specification, or on the native kernels of one instruction set."""
-    if name == "reference":
-        with use_backend("reference"):
+    """Run on the specification, on Numba's kernels, or on the native ones of an instruction set."""
+    if name in ("reference", *NUMBA):
+        with use_backend(name):
             yield
         return
     before = native.cpu.isa()
@@ -57,7 +58,7 @@ def on_table(name: str) -> Iterator[None]:
 
 @pytest.fixture(params=TABLES)
 def each_table(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Run on the specification, and on the native kernels of every instruction set there is."""
+    """Run on the specification, on Numba's kernels, and on the native ones of every set there is."""
     with on_table(request.param):
         yield request.param
 
@@ -69,6 +70,7 @@ def pytest_report_header() -> list[str]:
         f"hypothesis profile: {profile}",
         f"MINIDL_DATA: {os.environ.get('MINIDL_DATA')}",
         f"native kernels: {', '.join(ISAS) or native.layer().missing}",
+        f"numba kernels: {'yes' if NUMBA else numba_cpu.layer().missing}",
     ]
 
 

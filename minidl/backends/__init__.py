@@ -1,7 +1,8 @@
 """The kernel tables and which of them is active: `use_backend`, `report`, `kernels_for`.
 
-`cpu = reference (NumPy) <- native (csrc/cpu)`; a layer that is missing leaves the entry of the
-layer below and a recorded reason.
+`cpu = reference (NumPy) <- native (csrc/cpu)`, or `reference <- numba` where the native kernels
+were not compiled; a layer that is missing leaves the entry of the layer below and a recorded
+reason. The table "numba" is there for itself, too, wherever Numba is installed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends import cuda, native, reference
+from minidl.backends import cuda, native, numba_cpu, reference
 from minidl.backends.native import get_num_threads, set_num_threads
 from minidl.backends.table import CPU, PREPARE, TABLES, Device, Kernels, Layer, Local, table_named
 from minidl.errors import ArgumentError, DeviceError
@@ -36,6 +37,11 @@ __all__ = [
 
 _layers = [Layer("reference", reference.ENTRIES)]
 TABLES["reference"] = Kernels("cpu", np, _layers)
+_numba = Kernels("cpu", np, [*_layers, numba_cpu.layer()])
+if _numba.name == "numba":
+    TABLES["numba"] = _numba
+if native.cpu is None:
+    _layers.append(numba_cpu.layer())
 TABLES["default"] = Kernels("cpu", np, [*_layers, native.layer()])
 if native.cpu is not None:
     TABLES["native"] = TABLES["default"]
@@ -98,8 +104,6 @@ def kernels_for(array: Any) -> Kernels:
 
 def report(name: str = "default") -> dict[str, dict[str, Any]]:
     """Per entry: the layer that serves it and why a better one does not."""
-    table = table_named(name) if name != "default" else local.state.cpu
-    return {
-        entry: {"layer": layer, "reasons": table.reasons.get(entry, [])}
-        for entry, layer in table.sources.items()
-    }
+    if name == "numba":
+        return numba_cpu.explain(_numba)
+    return numba_cpu.explain(table_named(name) if name != "default" else local.state.cpu)

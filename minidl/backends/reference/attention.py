@@ -18,7 +18,7 @@ BLOCK = 65536  # scores per block: 256 KiB of float32, half of a second-level ca
 ROWS = 128  # query rows per block at most, so that causal blocks stay near the diagonal
 
 
-class _Mask(NamedTuple):
+class Mask(NamedTuple):
     """A mask as (M, 1 or G, 1 or T, 1 or S) and, per folded head, which of the M it uses."""
 
     values: np.ndarray
@@ -32,7 +32,7 @@ class _Mask(NamedTuple):
         return self.values[chosen, :, rows, : columns if s > 1 else 1]
 
 
-class _Problem:
+class Problem:
     """The operands with their leading axes folded: N = batch * kv heads, G = heads per kv head.
 
     Neither keys nor queries are empty. A block is `heads` of the N times `length` query rows.
@@ -63,7 +63,7 @@ class _Problem:
         """(*lead, H, T, D) -> (N, G, T, D)."""
         return np.ascontiguousarray(x).reshape(self.count, self.group, *x.shape[-2:])
 
-    def fold_mask(self, mask: np.ndarray, lead: tuple[int, ...]) -> _Mask:
+    def fold_mask(self, mask: np.ndarray, lead: tuple[int, ...]) -> Mask:
         mask = mask.reshape((1,) * (len(lead) + 2 - mask.ndim) + mask.shape)
         # an expanded axis must not be materialised
         mask = mask[tuple(slice(0, 1) if step == 0 else slice(None) for step in mask.strides)]
@@ -72,9 +72,9 @@ class _Problem:
         many = math.prod(batch) * outer
         values = mask.reshape(many, inner, rows, columns)
         if many == 1:
-            return _Mask(values, None)
+            return Mask(values, None)
         index = np.arange(many).reshape(*batch, outer)
-        return _Mask(values, np.broadcast_to(index, lead).reshape(-1))
+        return Mask(values, np.broadcast_to(index, lead).reshape(-1))
 
     def scratch(self) -> np.ndarray:
         """Room for the largest block of scores."""
@@ -94,13 +94,17 @@ class _Problem:
         count, group, length, depth = part.shape
         return part.reshape(count, group * length, depth)
 
+    def products(self, scratch: np.ndarray, heads: slice, rows: slice, columns: int) -> np.ndarray:
+        """Scaled scores of a block without mask, (n, G * rows, columns), in `scratch`."""
+        queries = self.take(self.q, heads, rows)
+        s = scratch[: queries.shape[0] * queries.shape[1] * columns]
+        s = s.reshape(*queries.shape[:2], columns)
+        return np.matmul(queries, self.k[heads, :columns].swapaxes(1, 2), out=s)
+
     def scores(self, scratch: np.ndarray, heads: slice, rows: slice, columns: int) -> np.ndarray:
         """Scaled masked scores of a block, (n, G * rows, columns), in `scratch`."""
-        count, length = heads.stop - heads.start, rows.stop - rows.start
-        s4 = scratch[: count * self.group * length * columns]
-        s4 = s4.reshape(count, self.group, length, columns)
-        s = s4.reshape(count, self.group * length, columns)
-        np.matmul(self.take(self.q, heads, rows), self.k[heads, :columns].swapaxes(1, 2), out=s)
+        s = self.products(scratch, heads, rows, columns)
+        s4 = s.reshape(len(s), self.group, rows.stop - rows.start, columns)
         if self.causal and columns > rows.start:
             future = np.arange(rows.start, columns) > np.arange(rows.start, rows.stop)[:, None]
             np.copyto(s4[..., rows.start :], -np.inf, where=future)
@@ -136,7 +140,7 @@ def attention(
     lse = np.full(q.shape[:-1], -np.inf, q.dtype)
     if not k.shape[-2] or not lse.size:
         return out, lse
-    problem = _Problem(q, k, v, mask, causal, scale)
+    problem = Problem(q, k, v, mask, causal, scale)
     folded = (problem.count, problem.group, problem.queries)
     out4, lse3 = out.reshape(*folded, v.shape[-1]), lse.reshape(folded)
     scratch, ones = problem.scratch(), np.ones(problem.keys, q.dtype)
@@ -178,7 +182,7 @@ def attention_backward(
     dq, dk, dv = (np.zeros(x.shape, x.dtype) for x in (q, k, v))
     if not k.shape[-2] or not lse.size:
         return dq, dk, dv
-    problem = _Problem(q, k, v, mask, causal, scale)
+    problem = Problem(q, k, v, mask, causal, scale)
     g4, out4 = problem.fold(g), problem.fold(out)
     lse3 = lse.reshape(problem.count, problem.group, problem.queries)
     seen = np.where(lse3 == -np.inf, np.inf, lse3)  # exp(s - inf) = 0
