@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from minidl.backends.numba_kernels.compiled import In1, In2, Kernel, Out1, Out2, helper, split
-from minidl.backends.numba_kernels.elementary import exp, like, phi
+from minidl.backends.numba_kernels.elementary import exp, like, phi, widest
 from minidl.backends.reference.blocks import flat
 
 NONE, RELU, GELU, GELU_TANH, SILU = range(5)
@@ -68,6 +68,7 @@ def _silu_slope(x):
 
 @Kernel
 def _activate(start: int, stop: int, kind: int, x: In1, out: Out1) -> None:
+    widest()
     x, out = x[start:stop], out[start:stop]
     if kind == GELU:
         for i in range(x.size):
@@ -82,6 +83,7 @@ def _activate(start: int, stop: int, kind: int, x: In1, out: Out1) -> None:
 
 @Kernel
 def _slope(start: int, stop: int, kind: int, g: In1, x: In1, out: Out1) -> None:
+    widest()
     g, x, out = g[start:stop], x[start:stop], out[start:stop]
     if kind == GELU:
         for i in range(x.size):
@@ -100,6 +102,7 @@ def _slope(start: int, stop: int, kind: int, g: In1, x: In1, out: Out1) -> None:
 @Kernel
 def _epilogue(start: int, stop: int, kind: int, bias: In1, pre: Out2, out: Out2) -> None:
     """pre += bias, in place, and out = the activation of that; `out` may be `pre`."""
+    widest()
     for i in range(start, stop):
         p, o = pre[i], out[i]
         if kind == NONE:

@@ -25,17 +25,19 @@ from typing import Any
 import numpy as np
 
 from minidl.backends.native import get_num_threads
-from minidl.backends.numba_kernels import elementary
+from minidl.backends.numba_kernels import elementary, tiles
 
 # What the annotations of kernels name: C-contiguous arrays of the kernel's dtype by their number
 # of axes, read or written, and arrays of other types.
-In1 = In2 = In4 = Out1 = Out2 = Wide1 = Index1 = Flags4 = Words1 = np.ndarray
+In1 = In2 = In3 = In4 = Out1 = Out2 = Out3 = Wide1 = Index1 = Flags4 = Words1 = np.ndarray
 _ARRAYS = {
     "In1": ("", 1, False),
     "In2": ("", 2, False),
+    "In3": ("", 3, False),
     "In4": ("", 4, False),
     "Out1": ("", 1, True),
     "Out2": ("", 2, True),
+    "Out3": ("", 3, True),
     "Wide1": ("float64", 1, True),
     "Index1": ("int64", 1, False),
     "Flags4": ("bool_", 4, False),
@@ -99,6 +101,7 @@ def _install() -> None:
     from numba.extending import register_jitable
 
     elementary.install()
+    tiles.install()
     while _helpers:
         register_jitable(**_OPTIONS)(_helpers.pop())
 
@@ -107,7 +110,7 @@ def _mark_sources(compiled: Any, function: Callable) -> None:
     """Make what is kept depend on the files that kernels share, too; Numba looks at one only."""
     from numba.core.caching import IndexDataCacheFile
 
-    files = (function.__code__.co_filename, elementary.__file__, __file__)
+    files = (function.__code__.co_filename, elementary.__file__, tiles.__file__, __file__)
     stamp = tuple((os.path.getmtime(f), os.path.getsize(f)) for f in files)
     kept = compiled._cache
     name = kept._impl.filename_base

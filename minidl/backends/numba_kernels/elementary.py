@@ -20,7 +20,8 @@ _E2, _E3, _E4, _E5, _E6 = (
     np.float32(c) for c in (0.49999994, 0.16666520, 0.041668393, 0.0083687557, 0.0013814517)
 )
 _LOWEST, _HIGHEST = np.float32(-104.0), np.float32(89.0)  # 0 below, infinite above
-_ZERO, _HALF, _ONE, _TWO = (np.float32(c) for c in (0.0, 0.5, 1.0, 2.0))
+_NORMAL = np.float32(-87.0)  # e^x is a normal number from here on
+_ZERO, _ONE, _TWO = (np.float32(c) for c in (0.0, 1.0, 2.0))
 _SHIFT = np.int32(1)
 
 _LN2_HIGH64, _LN2_LOW64 = 6.93147180369123816490e-01, 1.90821492927058770002e-10
@@ -45,6 +46,10 @@ def like(x: float, c: float) -> float:
     return type(x)(c)
 
 
+def widest() -> None:
+    """Ask for the widest vectors in the kernel that calls this: LLVM stops at 256 bits by itself."""
+
+
 def maximum(x: float, y: float) -> float:
     """The larger, or NaN if either is: unlike `max`, it reduces in vectors."""
     return x if x > y or x != x else y
@@ -65,14 +70,18 @@ def exp(x: float) -> float:
     return math.exp(x)
 
 
+def decay(x: float) -> float:
+    """e^x for x up to 80 as `exp`, but 0 where that is below the smallest normal number."""
+    return math.exp(x)
+
+
 def phi(x: float) -> float:
     """The normal distribution function, within 4 eps."""
     return 0.5 * math.erfc(-x * _SQRT_HALF)
 
 
-def _exp32(x):
-    x = _LOWEST if x < _LOWEST else x
-    x = _HIGHEST if x > _HIGHEST else x
+def _split32(x):
+    """e^x = y 2^n: y and the bits of a float whose last ones are those of n."""
     shifted = x * _LOG2E + _ROUND
     n = shifted - _ROUND
     r = x - n * _LN2_HIGH
@@ -82,17 +91,27 @@ def _exp32(x):
     y = y * r + _E3
     y = y * r + _E2
     y = y * (r * r) + r
-    y = y + _ONE
+    return y + _ONE, bits(shifted)
+
+
+def _exp32(x):
+    x = _LOWEST if x < _LOWEST else x
+    x = _HIGHEST if x > _HIGHEST else x
+    y, i = _split32(x)
     # 2^n in two factors, of which each is a normal number; Numba's sums of int32 are int64
-    i = np.int32(bits(shifted) - bits(_ROUND))
+    i = np.int32(i - bits(_ROUND))
     low = np.int32(i >> _SHIFT)
     y = y * from_bits(np.int32((low + 127) << 23))
     return y * from_bits(np.int32((i - low + 127) << 23))
 
 
-def _exp64(x):
-    x = -746.0 if x < -746.0 else x
-    x = 710.0 if x > 710.0 else x
+def _decay32(x):
+    y, i = _split32(x)
+    y = y * from_bits(np.int32((i + 127) << 23))  # the bits of _ROUND end in 23 zeros
+    return _ZERO if x < _NORMAL else y
+
+
+def _split64(x):
     shifted = x * 1.4426950408889634 + _ROUND64
     n = shifted - _ROUND64
     r = x - n * _LN2_HIGH64
@@ -109,11 +128,23 @@ def _exp64(x):
     y = y * r + _F3
     y = y * r + _F2
     y = y * (r * r) + r
-    y = y + 1.0
-    i = bits(shifted) - bits(_ROUND64)
+    return y + 1.0, bits(shifted)
+
+
+def _exp64(x):
+    x = -746.0 if x < -746.0 else x
+    x = 710.0 if x > 710.0 else x
+    y, i = _split64(x)
+    i = i - bits(_ROUND64)
     low = i >> 1
     y = y * from_bits((low + 1023) << 52)
     return y * from_bits((i - low + 1023) << 52)
+
+
+def _decay64(x):
+    y, i = _split64(x)
+    y = y * from_bits((i + 1023) << 52)  # the bits of _ROUND64 end in 51 zeros
+    return 0.0 if x < -708.0 else y
 
 
 def _phi32(x):
@@ -144,7 +175,7 @@ def install() -> None:
         return
     from llvmlite import ir
     from numba import types
-    from numba.extending import lower_builtin, overload, type_callable
+    from numba.extending import lower_builtin, overload, register_jitable, type_callable
 
     same_size = {
         types.float32: types.int32,
@@ -166,6 +197,13 @@ def install() -> None:
     def _like(context, builder, sig, args):
         return context.cast(builder, args[1], sig.args[1], sig.return_type)
 
+    type_callable(widest)(lambda context: lambda: types.none)
+
+    @lower_builtin(widest)
+    def _widest(context, builder, sig, args):
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
     type_callable(maximum)(lambda context: lambda x, y: x if x == y else None)
 
     @lower_builtin(maximum, types.Float, types.Float)
@@ -179,6 +217,9 @@ def install() -> None:
         return lambda x: single if x == types.float32 else double
 
     options = {"fastmath": {"contract"}, "error_model": "numpy"}
+    for function in (_split32, _split64):
+        register_jitable(**options)(function)
     overload(exp, jit_options=options)(by_type(_exp32, _exp64))
+    overload(decay, jit_options=options)(by_type(_decay32, _decay64))
     overload(phi, jit_options=options)(by_type(_phi32, _phi64))
     _installed.append(True)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from minidl.backends.numba_kernels.compiled import In1, In2, Index1, Kernel, Out1, Out2, split
-from minidl.backends.numba_kernels.elementary import exp, like, maximum
+from minidl.backends.numba_kernels.elementary import decay, like, maximum, widest
 from minidl.backends.reference.blocks import as_rows, flat
 
 
@@ -26,6 +26,7 @@ def _forward(
     losses: Out1,
     lse: Out1,
 ) -> None:
+    widest()
     classes = x.shape[1]
     for i in range(start, stop):
         row, t = x[i], index[i]
@@ -34,7 +35,7 @@ def _forward(
             top = maximum(top, row[j])
         total = like(top, 0.0)
         for j in range(classes):
-            total += exp(row[j] - top)
+            total += decay(row[j] - top)
         log = math.log(total)
         lse[i] = log + top
         if t < 0:
@@ -62,6 +63,7 @@ def _backward(
     lse: In1,
     dx: Out2,
 ) -> None:
+    widest()
     classes = x.shape[1]
     each = like(g[0], smoothing / classes)
     shared = like(g[0], 0.0)
@@ -78,7 +80,7 @@ def _backward(
         scale = direct + shared * g[i]
         shift = lse[i]
         for j in range(classes):
-            d[j] = exp(row[j] - shift) * scale
+            d[j] = decay(row[j] - shift) * scale
         d[t] -= direct
         if smoothing != 0:
             part = each * g[i]

@@ -12,12 +12,13 @@ from collections.abc import Callable
 import numpy as np
 
 from minidl.backends.numba_kernels.compiled import In2, Kernel, Out1, Out2, split
-from minidl.backends.numba_kernels.elementary import exp, like, maximum
+from minidl.backends.numba_kernels.elementary import decay, exp, like, maximum, widest
 from minidl.backends.reference.blocks import as_rows
 
 
 @Kernel
 def _softmax(start: int, stop: int, x: In2, out: Out2) -> None:
+    widest()
     width = x.shape[1]
     for i in range(start, stop):
         row, o = x[i], out[i]
@@ -26,7 +27,7 @@ def _softmax(start: int, stop: int, x: In2, out: Out2) -> None:
             top = maximum(top, row[j])
         total = like(top, 0.0)
         for j in range(width):
-            e = exp(row[j] - top)
+            e = decay(row[j] - top)
             o[j] = e
             total += e
         scale = like(top, 1.0) / total
@@ -48,6 +49,7 @@ def _softmax_backward(start: int, stop: int, g: In2, y: In2, out: Out2) -> None:
 
 @Kernel
 def _log_softmax(start: int, stop: int, x: In2, out: Out2) -> None:
+    widest()
     width = x.shape[1]
     for i in range(start, stop):
         row, o = x[i], out[i]
@@ -56,7 +58,7 @@ def _log_softmax(start: int, stop: int, x: In2, out: Out2) -> None:
             top = maximum(top, row[j])
         total = like(top, 0.0)
         for j in range(width):
-            total += exp(row[j] - top)
+            total += decay(row[j] - top)
         log = math.log(total)
         for j in range(width):
             o[j] = (row[j] - top) - log
@@ -64,6 +66,7 @@ def _log_softmax(start: int, stop: int, x: In2, out: Out2) -> None:
 
 @Kernel
 def _log_softmax_backward(start: int, stop: int, g: In2, y: In2, out: Out2) -> None:
+    widest()
     width = g.shape[1]
     for i in range(start, stop):
         gi, yi, o = g[i], y[i], out[i]
@@ -71,11 +74,12 @@ def _log_softmax_backward(start: int, stop: int, g: In2, y: In2, out: Out2) -> N
         for j in range(width):
             total += gi[j]
         for j in range(width):
-            o[j] = gi[j] - exp(yi[j]) * total
+            o[j] = gi[j] - decay(yi[j]) * total
 
 
 @Kernel
 def _logsumexp(start: int, stop: int, x: In2, out: Out1) -> None:
+    widest()
     width = x.shape[1]
     for i in range(start, stop):
         row = x[i]

@@ -32,7 +32,22 @@ class Mask(NamedTuple):
         return self.values[chosen, :, rows, : columns if s > 1 else 1]
 
 
-class Problem:
+def fold_mask(mask: np.ndarray, lead: tuple[int, ...], group: int) -> Mask:
+    """A mask for leading axes (*B, kv heads) of G = `group` heads each."""
+    mask = mask.reshape((1,) * (len(lead) + 2 - mask.ndim) + mask.shape)
+    # an expanded axis must not be materialised
+    mask = mask[tuple(slice(0, 1) if step == 0 else slice(None) for step in mask.strides)]
+    *batch, heads, rows, columns = mask.shape
+    outer, inner = (1, 1) if heads == 1 else (lead[-1], group)
+    many = math.prod(batch) * outer
+    values = mask.reshape(many, inner, rows, columns)
+    if many == 1:
+        return Mask(values, None)
+    index = np.arange(many).reshape(*batch, outer)
+    return Mask(values, np.broadcast_to(index, lead).reshape(-1))
+
+
+class _Problem:
     """The operands with their leading axes folded: N = batch * kv heads, G = heads per kv head.
 
     Neither keys nor queries are empty. A block is `heads` of the N times `length` query rows.
@@ -57,24 +72,11 @@ class Problem:
         row = self.group * keys  # scores of one query row of one kv head
         self.length = max(1, min(self.queries, ROWS, BLOCK // row))
         self.heads = max(1, min(self.count, BLOCK // (row * self.length)))
-        self.mask = None if mask is None else self.fold_mask(mask, (*lead, kv_heads))
+        self.mask = None if mask is None else fold_mask(mask, (*lead, kv_heads), self.group)
 
     def fold(self, x: np.ndarray) -> np.ndarray:
         """(*lead, H, T, D) -> (N, G, T, D)."""
         return np.ascontiguousarray(x).reshape(self.count, self.group, *x.shape[-2:])
-
-    def fold_mask(self, mask: np.ndarray, lead: tuple[int, ...]) -> Mask:
-        mask = mask.reshape((1,) * (len(lead) + 2 - mask.ndim) + mask.shape)
-        # an expanded axis must not be materialised
-        mask = mask[tuple(slice(0, 1) if step == 0 else slice(None) for step in mask.strides)]
-        *batch, heads, rows, columns = mask.shape
-        outer, inner = (1, 1) if heads == 1 else (lead[-1], self.group)
-        many = math.prod(batch) * outer
-        values = mask.reshape(many, inner, rows, columns)
-        if many == 1:
-            return Mask(values, None)
-        index = np.arange(many).reshape(*batch, outer)
-        return Mask(values, np.broadcast_to(index, lead).reshape(-1))
 
     def scratch(self) -> np.ndarray:
         """Room for the largest block of scores."""
@@ -94,17 +96,13 @@ class Problem:
         count, group, length, depth = part.shape
         return part.reshape(count, group * length, depth)
 
-    def products(self, scratch: np.ndarray, heads: slice, rows: slice, columns: int) -> np.ndarray:
-        """Scaled scores of a block without mask, (n, G * rows, columns), in `scratch`."""
-        queries = self.take(self.q, heads, rows)
-        s = scratch[: queries.shape[0] * queries.shape[1] * columns]
-        s = s.reshape(*queries.shape[:2], columns)
-        return np.matmul(queries, self.k[heads, :columns].swapaxes(1, 2), out=s)
-
     def scores(self, scratch: np.ndarray, heads: slice, rows: slice, columns: int) -> np.ndarray:
         """Scaled masked scores of a block, (n, G * rows, columns), in `scratch`."""
-        s = self.products(scratch, heads, rows, columns)
-        s4 = s.reshape(len(s), self.group, rows.stop - rows.start, columns)
+        count, length = heads.stop - heads.start, rows.stop - rows.start
+        s4 = scratch[: count * self.group * length * columns]
+        s4 = s4.reshape(count, self.group, length, columns)
+        s = s4.reshape(count, self.group * length, columns)
+        np.matmul(self.take(self.q, heads, rows), self.k[heads, :columns].swapaxes(1, 2), out=s)
         if self.causal and columns > rows.start:
             future = np.arange(rows.start, columns) > np.arange(rows.start, rows.stop)[:, None]
             np.copyto(s4[..., rows.start :], -np.inf, where=future)
@@ -140,7 +138,7 @@ def attention(
     lse = np.full(q.shape[:-1], -np.inf, q.dtype)
     if not k.shape[-2] or not lse.size:
         return out, lse
-    problem = Problem(q, k, v, mask, causal, scale)
+    problem = _Problem(q, k, v, mask, causal, scale)
     folded = (problem.count, problem.group, problem.queries)
     out4, lse3 = out.reshape(*folded, v.shape[-1]), lse.reshape(folded)
     scratch, ones = problem.scratch(), np.ones(problem.keys, q.dtype)
@@ -182,7 +180,7 @@ def attention_backward(
     dq, dk, dv = (np.zeros(x.shape, x.dtype) for x in (q, k, v))
     if not k.shape[-2] or not lse.size:
         return dq, dk, dv
-    problem = Problem(q, k, v, mask, causal, scale)
+    problem = _Problem(q, k, v, mask, causal, scale)
     g4, out4 = problem.fold(g), problem.fold(out)
     lse3 = lse.reshape(problem.count, problem.group, problem.queries)
     seen = np.where(lse3 == -np.inf, np.inf, lse3)  # exp(s - inf) = 0
