@@ -175,6 +175,11 @@ def _gpt(layers: int, heads: int, width: int, length: int, batch: int, bar: floa
     )
 
 
+def small_gpt() -> Job:
+    """A Transformer of two layers at T 256, beside the five models of the bars."""
+    return _gpt(2, 4, 128, 256, 4, 1.5, 0.0)
+
+
 def jobs() -> list[Job]:
     """The five models of the bars."""
     layer = products(32 * 64, (128, 384), (128, 128), (128, 512), (512, 128))

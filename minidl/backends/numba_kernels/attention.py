@@ -112,7 +112,12 @@ def _rows_of(x, factor, padded, out):
 
 @helper
 def _mask_row(row, live, kind, flags, added, n, g, i):
-    """Apply one row of the mask, whose axes may have length 1, to the scores that are live."""
+    """Apply one row of the mask, whose axes may have length 1, to the first `live` scores.
+
+    The others become -inf: whole vectors cost less than the tails of short loops.
+    """
+    for j in range(live, row.size):
+        row[j] = like(row[0], -np.inf)
     if kind == _BOOL:
         seen = flags[n, min(g, flags.shape[1] - 1), min(i, flags.shape[2] - 1)]
         if seen.size == 1:
@@ -188,20 +193,18 @@ def _forward(
                 for r in range(count):
                     i = first + r
                     live = min(columns, i + 1) if causal else columns
-                    row = scores[r * step : r * step + columns]
+                    row = scores[r * step : r * step + panels * width]
                     _mask_row(row, live, kind, flags, added, chosen[n], h - n * group, i)
                     top = row[0]
-                    for j in range(live):
+                    for j in range(row.size):
                         top = maximum(top, row[j])
                     if top == -np.inf:  # a row that sees no key: exp(-inf - 0) = 0
                         top = like(top, 0.0)
                     total = like(top, 0.0)
-                    for j in range(live):
+                    for j in range(row.size):
                         e = decay(row[j] - top)
                         row[j] = e
                         total += e
-                    for j in range(live, columns):
-                        row[j] = like(top, 0.0)
                     lse[h, i], totals[r] = math.log(total) + top, total
                 for m in range(0, high, height):
                     for p in range(across // width):
@@ -277,17 +280,15 @@ def _backward(
                     for j in range(depth):
                         delta += g[h, i, j] * out[h, i, j]
                     live = min(columns, i + 1) if causal else columns
-                    if shift == -np.inf:
-                        live = 0
+                    if shift == -np.inf:  # it saw no key: exp(s - inf) = 0
+                        shift = -shift
                     p = weights[r * step : r * step + panels * width]
                     d = slopes[r * step : r * step + panels * width]
                     _mask_row(p, live, kind, flags, added, chosen[n], h - n * group, i)
-                    for j in range(live):
+                    for j in range(p.size):
                         e = decay(p[j] - shift)
                         p[j] = e
                         d[j] = e * (d[j] - delta)
-                    for j in range(live, p.size):
-                        p[j] = d[j] = like(shift, 0.0)
                 for j in range(0, panels * width, height):
                     for m in range(across // width):
                         place, from_ = j * across + m * width, m * count * width

@@ -103,7 +103,7 @@ def _install() -> None:
     elementary.install()
     tiles.install()
     while _helpers:
-        register_jitable(**_OPTIONS)(_helpers.pop())
+        register_jitable(forceinline=True, **_OPTIONS)(_helpers.pop())
 
 
 def _mark_sources(compiled: Any, function: Callable) -> None:

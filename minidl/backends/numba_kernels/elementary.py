@@ -216,7 +216,7 @@ def install() -> None:
     def by_type(single, double):
         return lambda x: single if x == types.float32 else double
 
-    options = {"fastmath": {"contract"}, "error_model": "numpy"}
+    options = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}
     for function in (_split32, _split64):
         register_jitable(**options)(function)
     overload(exp, jit_options=options)(by_type(_exp32, _exp64))
