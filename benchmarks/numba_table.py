@@ -106,7 +106,6 @@ def _optimizer_rows(normal: Callable[..., Any]) -> Iterator[Row]:
         lr=1e-4, beta1=0.9, beta2=0.999, eps=1e-8, amsgrad=False, decoupled=True, **flags,
     )  # fmt: skip
     yield _row("grad_norm", g, 2.0)
-    yield _row("grad_scale", g, 1.0)
 
 
 def _attention(normal: Callable[..., Any], shape: tuple[int, ...], causal: bool) -> Row:
@@ -190,7 +189,9 @@ def main() -> int:
             missed += [row.name] * under
             times = " ".join(f"{1e3 * seconds[t]:9.3f} ms" for t in TABLES)
             interval = f"{ratio.median:5.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
-            print(f"{row.name:46} {times}  {interval:20} bar {row.bar} {'MISSED' * under}", flush=True)
+            print(
+                f"{row.name:46} {times}  {interval:20} bar {row.bar} {'MISSED' * under}", flush=True
+            )
     print(f"{count} rows, {len(missed)} below their bar: {', '.join(missed) or 'none'}")
     return 0
 

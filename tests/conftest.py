@@ -58,7 +58,7 @@ def on_table(name: str) -> Iterator[None]:
 
 @pytest.fixture(params=TABLES)
 def each_table(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Run on the specification, on Numba's kernels, and on the native ones of every set there is."""
+    """Run on the specification, on Numba's kernels, on the native ones of every set there is."""
     with on_table(request.param):
         yield request.param
 

@@ -15,7 +15,7 @@ import pytest
 from conftest import ISAS, on_table
 
 import minidl
-from minidl.backends import Kernels, Layer, local, native, reference, report
+from minidl.backends import Kernels, Layer, available, local, native, reference, report
 from minidl.errors import ArgumentError
 
 pytestmark = pytest.mark.skipif(not ISAS, reason=f"no native kernels: {native.layer().missing}")
@@ -64,7 +64,7 @@ def test_an_instruction_set_that_is_not_there() -> None:
         ("MINIDL_ISA", "avx1024", "the instruction set must be one of baseline"),
         ("MINIDL_THREADS", "0", "MINIDL_THREADS must be a positive integer, got '0'"),
         ("MINIDL_THREADS", "two", "MINIDL_THREADS must be a positive integer, got 'two'"),
-        ("MINIDL_BACKEND", "gpu", "backend must be one of reference, native, got 'gpu'"),
+        ("MINIDL_BACKEND", "gpu", f"backend must be one of {', '.join(available())}, got 'gpu'"),
     ],
 )
 def test_a_bad_environment_is_one_line(name: str, value: str, message: str) -> None:

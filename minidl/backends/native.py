@@ -26,20 +26,24 @@ except ImportError as error:
 
 
 PROBLEMS: list[ArgumentError] = []  # what is wrong in the environment; raised when it is used
+# where the extension, which counts cores and quotas, is not there: Numba's threads
+_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
 def _prepared() -> Any:
     """The extension as the environment wants it, or None."""
-    if _extension is None:
-        return None
-    _extension.use_bfloat16(np.dtype(ml_dtypes.bfloat16))
+    global _threads
+    if _extension is not None:
+        _extension.use_bfloat16(np.dtype(ml_dtypes.bfloat16))
     try:
-        if name := os.environ.get("MINIDL_ISA"):
+        if (name := os.environ.get("MINIDL_ISA")) and _extension is not None:
             use_isa(name, _extension)
         if text := os.environ.get("MINIDL_THREADS"):
             if not text.isdecimal() or not int(text):
                 raise ArgumentError("MINIDL_THREADS must be a positive integer", got=repr(text))
-            _extension.set_num_threads(int(text))
+            _threads = int(text)
+            if _extension is not None:
+                _extension.set_num_threads(_threads)
     except ArgumentError as error:
         PROBLEMS.append(error)
     return _extension
@@ -114,13 +118,15 @@ def describe() -> str:
 
 def get_num_threads() -> int:
     """Threads that one kernel may use."""
-    return 1 if cpu is None else cpu.get_num_threads()
+    return _threads if cpu is None else cpu.get_num_threads()
 
 
 def set_num_threads(threads: int) -> None:
     """Let one kernel use up to that many threads; results do not depend on it."""
     if type(threads) is not int or threads < 1:
         raise ArgumentError("the number of threads must be positive", got=repr(threads))
+    global _threads
+    _threads = threads
     if cpu is not None:
         cpu.set_num_threads(threads)
 

@@ -24,7 +24,7 @@ _FILES = {
     "loss": "cross_entropy cross_entropy_backward",
     "matmul": "linear linear_backward",
     "norm": "layer_norm add_layer_norm layer_norm_backward rms_norm rms_norm_backward",
-    "optim": "sgd_step adam_step grad_norm grad_scale",
+    "optim": "sgd_step adam_step grad_norm",
     "random": "philox_bits uniform bernoulli dropout",
     "softmax": "softmax softmax_backward log_softmax log_softmax_backward logsumexp",
 }
@@ -33,7 +33,10 @@ ENTRIES = {entry: file for file, names in _FILES.items() for entry in names.spli
 _PLAIN = "numba: float16 and bfloat16 are widened to float32 by the caller"
 _OPTIM = "numba: float16, bfloat16, mixed dtypes and strided arrays go to the layer below"
 _OTHER = "numba: no kernel"
-_WHY = {"matmul": "numba: np.matmul calls BLAS already"}
+_WHY = {
+    "matmul": "numba: np.matmul calls BLAS already",
+    "grad_scale": "numba: one NumPy product is at the limit of memory already",
+}
 # what Numba cannot do now and here, by entry; "" is the import
 _failed: dict[str, str] = {}
 

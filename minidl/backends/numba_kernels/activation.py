@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from minidl.backends.numba_kernels.compiled import In1, In2, Kernel, Out1, Out2, helper, split
+from minidl.backends.numba_kernels.compiled import In1, Kernel, Out1, Out2, helper, split
 from minidl.backends.numba_kernels.elementary import exp, like, phi, widest
 from minidl.backends.reference.blocks import flat
 

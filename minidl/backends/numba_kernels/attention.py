@@ -143,7 +143,19 @@ def _products(a, high, inner, panels, count, height, width, out, step):
     for panel in range(count):
         for m in range(0, high, height):
             place = m * step + panel * width
-            tile(a, m * inner, inner, 1, panels, panel * inner * width, out, place, step, inner, False)
+            tile(
+                a,
+                m * inner,
+                inner,
+                1,
+                panels,
+                panel * inner * width,
+                out,
+                place,
+                step,
+                inner,
+                False,
+            )
 
 
 @Kernel
@@ -292,14 +304,50 @@ def _backward(
                 for j in range(0, panels * width, height):
                     for m in range(across // width):
                         place, from_ = j * across + m * width, m * count * width
-                        tile(weights, j, 1, step, given_panels, from_, dvalues, place, across, count, True)
+                        tile(
+                            weights,
+                            j,
+                            1,
+                            step,
+                            given_panels,
+                            from_,
+                            dvalues,
+                            place,
+                            across,
+                            count,
+                            True,
+                        )
                     for m in range(along // width):
                         place, from_ = j * along + m * width, m * count * width
-                        tile(slopes, j, 1, step, query_panels, from_, dkeys, place, along, count, True)
+                        tile(
+                            slopes,
+                            j,
+                            1,
+                            step,
+                            query_panels,
+                            from_,
+                            dkeys,
+                            place,
+                            along,
+                            count,
+                            True,
+                        )
                 for m in range(0, high, height):
                     for p in range(along // width):
                         place, from_ = m * along + p * width, p * keys * width
-                        tile(slopes, m * step, step, 1, k_panels, from_, dquery, place, along, columns, False)
+                        tile(
+                            slopes,
+                            m * step,
+                            step,
+                            1,
+                            k_panels,
+                            from_,
+                            dquery,
+                            place,
+                            along,
+                            columns,
+                            False,
+                        )
                 for r in range(count):
                     target = dq[h, first + r]
                     for j in range(size):

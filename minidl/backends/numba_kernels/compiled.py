@@ -19,7 +19,6 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,6 +48,7 @@ _SCALARS = {"int": "int64", "float": "float64", "bool": "boolean"}
 # zeros stay what they are.
 _OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"reassoc", "contract"}}
 _helpers: list[Callable] = []  # functions of kernels, not yet registered with Numba
+KERNELS: list[Kernel] = []  # all of the families that are imported
 
 
 def helper(function: Callable) -> Callable:
@@ -63,7 +63,8 @@ class Kernel:
     def __init__(self, function: Callable) -> None:
         self.function = function
         self.__doc__ = function.__doc__
-        self.compiled: dict[Any, Callable] = {}
+        self.compiled: dict[Any, Any] = {}
+        KERNELS.append(self)
 
     def __getitem__(self, dtype: np.dtype) -> Callable:
         found = self.compiled.get(dtype)

@@ -7,6 +7,7 @@ their limits. A polynomial may be contracted to multiply-adds, never reordered.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -41,41 +42,41 @@ _T0, _T1, _T2, _T3, _T4, _T5, _T6, _T7 = (
 _SQRT_HALF = math.sqrt(0.5)
 
 
-def like(x: float, c: float) -> float:
+def like(x: Any, c: float) -> Any:
     """The number c in the type of x: a plain constant would make a float32 expression float64."""
     return type(x)(c)
 
 
 def widest() -> None:
-    """Ask for the widest vectors in the kernel that calls this: LLVM stops at 256 bits by itself."""
+    """Ask for the widest vectors in the kernel that calls this; LLVM alone stops at 256 bits."""
 
 
-def maximum(x: float, y: float) -> float:
+def maximum(x: Any, y: Any) -> Any:
     """The larger, or NaN if either is: unlike `max`, it reduces in vectors."""
     return x if x > y or x != x else y
 
 
-def bits(x: float) -> int:
+def bits(x: Any) -> Any:
     """The bits of a float as an integer of its size."""
     return int(np.asarray(x).view(f"i{np.asarray(x).itemsize}"))
 
 
-def from_bits(i: int) -> float:
+def from_bits(i: Any) -> Any:
     """The float of these bits."""
     return float(np.asarray(i).view(f"f{np.asarray(i).itemsize}"))
 
 
-def exp(x: float) -> float:
+def exp(x: Any) -> Any:
     """e^x within 1.5 ULP (float32) or 1 ULP (float64), subnormal results included."""
     return math.exp(x)
 
 
-def decay(x: float) -> float:
+def decay(x: Any) -> Any:
     """e^x for x up to 80 as `exp`, but 0 where that is below the smallest normal number."""
     return math.exp(x)
 
 
-def phi(x: float) -> float:
+def phi(x: Any) -> Any:
     """The normal distribution function, within 4 eps."""
     return 0.5 * math.erfc(-x * _SQRT_HALF)
 
@@ -216,7 +217,7 @@ def install() -> None:
     def by_type(single, double):
         return lambda x: single if x == types.float32 else double
 
-    options = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}
+    options: Any = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}
     for function in (_split32, _split64):
         register_jitable(**options)(function)
     overload(exp, jit_options=options)(by_type(_exp32, _exp64))

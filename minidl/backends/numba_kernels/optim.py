@@ -38,7 +38,12 @@ def _sgd(
     """`rest` is 1 - dampening; v is empty without momentum."""
     g, p = g[start:stop], p[start:stop]
     zero = like(g[0], 0.0)
-    rate, keep, new, shrink = like(zero, lr), like(zero, momentum), like(zero, rest), like(zero, decay)
+    rate, keep, new, shrink = (
+        like(zero, lr),
+        like(zero, momentum),
+        like(zero, rest),
+        like(zero, decay),
+    )
     sign = like(zero, -1.0 if maximize else 1.0)
     if v.size == 0:
         for i in range(g.size):
@@ -80,7 +85,12 @@ def _adam(
     """`shrink` is the factor of decoupled decay; `peak` is empty without amsgrad."""
     g, p, m, v = g[start:stop], p[start:stop], m[start:stop], v[start:stop]
     one = like(g[0], 1.0)
-    size, bias, keep, add = like(one, step_size), like(one, root), like(one, shrink), like(one, decay)
+    size, bias, keep, add = (
+        like(one, step_size),
+        like(one, root),
+        like(one, shrink),
+        like(one, decay),
+    )
     b1, a1 = like(one, beta1), like(one, 1 - beta1)
     b2, a2 = like(one, beta2), like(one, 1 - beta2)
     small, sign = like(one, eps), like(one, -1.0 if maximize else 1.0)
@@ -119,13 +129,6 @@ def _squares(start: int, stop: int, x: In1, sums: Wide1) -> None:
             value = np.float64(part[j])
             total += value * value
         sums[i] = total
-
-
-@Kernel
-def _scale(start: int, stop: int, factor: float, x: Out1) -> None:
-    x = x[start:stop]
-    for i in range(x.size):
-        x[i] *= like(x[i], factor)
 
 
 def _plain(*arrays: np.ndarray) -> bool:
@@ -248,19 +251,6 @@ def _euclidean(g: np.ndarray) -> float:
     return math.sqrt(sums.sum())
 
 
-def grad_scale(below: Callable) -> Callable:
-    """The entry over the one that takes other gradients."""
-
-    def scale(grads: Sequence[np.ndarray], factor: float) -> None:
-        for g in grads:
-            if not _plain(g) or not _written(g):
-                below([g], factor)
-            elif g.size:
-                split(_scale[g.dtype], g.size, g.size, float(factor), g.reshape(-1))
-
-    return scale
-
-
 OVER: dict[str, Callable[[Callable], Callable]] = {
-    function.__name__: function for function in (sgd_step, adam_step, grad_norm, grad_scale)
+    function.__name__: function for function in (sgd_step, adam_step, grad_norm)
 }

@@ -4,8 +4,8 @@ Numba's loops become vectors of 256 bits at most and keep no block of sums in re
 does: `height` rows times two vectors of sums, whose operands are broadcast scalars of A, of any
 strides, and contiguous panels of B. With AVX-512 that is 8 x 32 float32 (16 of 32 registers), else
 4 x 16 (8 of 16). Callers pad, so there are no tails. On one core of an Emerald Rapids Xeon, Gflop/s
-of float32 in 64 x 64 x 256: 155 where vectors begin on a cache line, 135 elsewhere; with 4 rows 125,
-5 and 6 rows 140; NumPy's BLAS 87.
+of float32 in 64 x 64 x 256: 155 where vectors begin on a cache line, 135 elsewhere; with 4 rows
+125, 5 and 6 rows 140; NumPy's BLAS 87.
 """
 
 from __future__ import annotations
