@@ -295,6 +295,31 @@ def test_an_exponential_in_float32_is_within_two_ulp(table):
     assert np.max(np.abs(got - want)) <= 4e-7
 
 
+NARROW = """
+    import numpy as np
+    from minidl.backends import reference
+    from minidl.backends.numba_kernels import tiles
+    tiles.shape = lambda size: (4, 64 // size)  # as where there is no AVX-512
+    from minidl.backends.table import TABLES
+    rng, table = np.random.default_rng(0), TABLES["numba"]
+    for dtype, room in (("f4", 1e-5), ("f8", 1e-13)):
+        q, k, v, g = (rng.standard_normal((2, 70, 9)).astype(dtype) for _ in range(4))
+        want = reference.attention(q, k, v, None, True, 0.3)
+        out, lse = table.attention(q, k, v, None, True, 0.3)
+        given = g, q, k, v, None, True, 0.3, *want
+        for a, b in zip(
+            (out, lse, *table.attention_backward(*given)),
+            (*want, *reference.attention_backward(*given)),
+        ):
+            assert np.abs(a - b).max() <= room, np.abs(a - b).max()
+"""
+
+
+@needs_numba
+def test_tiles_of_narrow_vectors(tmp_path):
+    program(NARROW, NUMBA_CACHE_DIR=str(tmp_path))
+
+
 # ---------------------------------------------------------------- threads and forks
 
 

@@ -404,7 +404,7 @@ def attention(below: Callable) -> Callable:
         lse = np.empty(q.shape[:-1], q.dtype)
         count, queries = math.prod(k.shape[:-2]), q.shape[-2]
         block, *sizes = _shape(q, k)
-        work = 2 * lse.size * k.shape[-2]
+        work = lse.size * k.shape[-2] * (1 + q.shape[-1] / 32)
         # the rows of a head are shared where there are fewer heads than four per thread
         threads = workers(lse.size, work)
         parts = min(-(-4 * threads // count), -(-queries // block)) if threads > 1 else 1
@@ -437,8 +437,9 @@ def attention_backward(below: Callable) -> Callable:
             return below(g, q, k, v, mask, causal, scale, out, lse)
         grads = np.empty(q.shape, q.dtype), np.empty(k.shape, k.dtype), np.empty(v.shape, v.dtype)
         block, *sizes = _shape(q, k)
+        work = lse.size * k.shape[-2] * (1 + q.shape[-1] / 16)
         split(
-            _backward[q.dtype], math.prod(k.shape[:-2]), 5 * lse.size * k.shape[-2], block,
+            _backward[q.dtype], math.prod(k.shape[:-2]), work, block,
             *map(_heads, (g, q, k, v, out)), np.ascontiguousarray(lse).reshape(-1, q.shape[-2]),
             float(scale), bool(causal), *_mask(mask, q, k), *sizes, *map(_heads, grads),
         )  # fmt: skip

@@ -113,7 +113,7 @@ def cross_entropy(
         return losses, lse, np.zeros((), logits.dtype)
     index, scale = _classes(target, weight, ignore_index, logits)
     total = np.array(scale[index].sum(where=used, dtype=np.float64), logits.dtype)
-    inputs = as_rows(logits, rows, classes), index, scale, label_smoothing
+    inputs = as_rows(logits, rows, classes), index, scale, float(label_smoothing)
     split(_forward[logits.dtype], rows, logits.size, *inputs, losses, lse)
     return losses, lse, total
 
@@ -134,7 +134,7 @@ def cross_entropy_backward(
         return dx
     index, scale = _classes(target, weight, ignore_index, logits)
     each = flat(np.broadcast_to(g, lse.shape))
-    inputs = each, as_rows(logits, rows, classes), index, scale, label_smoothing, flat(lse)
+    inputs = each, as_rows(logits, rows, classes), index, scale, float(label_smoothing), flat(lse)
     split(_backward[logits.dtype], rows, logits.size, *inputs, dx)
     return dx
 

@@ -162,7 +162,9 @@ def layer_norm(
         return out, mean, rstd
     affine = _affine(weight, bias, x, width)
     results = out.reshape(rows, width), mean.reshape(-1), rstd.reshape(-1)
-    split(_layer_norm[x.dtype], rows, x.size, as_rows(x, rows, width), *affine, eps, *results)
+    split(
+        _layer_norm[x.dtype], rows, x.size, as_rows(x, rows, width), *affine, float(eps), *results
+    )
     return out, mean, rstd
 
 
@@ -184,7 +186,7 @@ def add_layer_norm(
     inputs = as_rows(x, rows, width), as_rows(y, rows, width), *_affine(weight, bias, x, width)
     results = out.reshape(rows, width), total.reshape(rows, width)
     statistics = mean.reshape(-1), rstd.reshape(-1)
-    split(_add_layer_norm[x.dtype], rows, x.size, *inputs, eps, *results, *statistics)
+    split(_add_layer_norm[x.dtype], rows, x.size, *inputs, float(eps), *results, *statistics)
     return out, total, mean, rstd
 
 
@@ -199,7 +201,7 @@ def rms_norm(
         return out, rstd
     scale, _ = _affine(weight, weight, x, width)
     results = out.reshape(rows, width), rstd.reshape(-1)
-    split(_rms_norm[x.dtype], rows, x.size, as_rows(x, rows, width), scale, eps, *results)
+    split(_rms_norm[x.dtype], rows, x.size, as_rows(x, rows, width), scale, float(eps), *results)
     return out, rstd
 
 

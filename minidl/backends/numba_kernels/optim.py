@@ -211,7 +211,7 @@ def adam_step(below: Callable) -> Callable:
             "decoupled": decoupled,
         }
         shrink = 1 - lr * weight_decay if decoupled else 1.0
-        rates = shrink, 0.0 if decoupled else float(weight_decay), beta1, beta2, eps
+        rates = shrink, 0.0 if decoupled else float(weight_decay), *map(float, (beta1, beta2, eps))
         states = zip(params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, steps, strict=True)
         for p, g, m, v, largest, number in states:
             peak = largest if amsgrad and largest is not None else None
