@@ -21,7 +21,7 @@ _E2, _E3, _E4, _E5, _E6 = (
     np.float32(c) for c in (0.49999994, 0.16666520, 0.041668393, 0.0083687557, 0.0013814517)
 )
 _LOWEST, _HIGHEST = np.float32(-104.0), np.float32(89.0)  # 0 below, infinite above
-_NORMAL = np.float32(-87.0)  # e^x is a normal number from here on
+_NORMAL = np.float32(-87.33654)  # e^x is a normal number from here on
 _ZERO, _ONE, _TWO = (np.float32(c) for c in (0.0, 1.0, 2.0))
 _SHIFT = np.int32(1)
 
@@ -145,7 +145,7 @@ def _exp64(x):
 def _decay64(x):
     y, i = _split64(x)
     y = y * from_bits((i + 1023) << 52)  # the bits of _ROUND64 end in 51 zeros
-    return 0.0 if x < -708.0 else y
+    return 0.0 if x < -708.396418 else y
 
 
 def _phi32(x):
