@@ -37,6 +37,7 @@ _WHY = {
     "matmul": "numba: np.matmul calls BLAS already",
     "grad_scale": "numba: one NumPy product is at the limit of memory already",
 }
+_OLDEST = (0, 62)  # the LLVM of earlier ones ends the process where it meets `llvm.maximum`
 # what Numba cannot do now and here, by entry; "" is the import
 _failed: dict[str, str] = {}
 
@@ -93,9 +94,10 @@ def why_not() -> str:
     """Import Numba: what keeps it from working, or nothing."""
     if "" not in _failed:
         try:
-            import numba  # noqa: F401
+            import numba
 
-            _failed[""] = ""
+            old = numba.version_info.short < _OLDEST
+            _failed[""] = f"version {numba.__version__} is older than 0.62" if old else ""
         except Exception as error:  # whatever a broken installation raises
             _failed[""] = _line(error)
     return _failed[""]
@@ -113,11 +115,10 @@ def explain(table: Kernels) -> dict[str, dict[str, Any]]:
     rows = {}
     for entry, layer in table.sources.items():
         reasons = list(table.reasons.get(entry, []))
-        function = getattr(table, entry)
         if layer == "numba":
             failed = why_not() or _failed.get(entry, "")
             layer = "reference" if failed else layer
-            reasons.append(f"numba: {failed}" if failed else _reason(function.name))
+            reasons.append(f"numba: {failed}" if failed else _reason(entry))
         elif table.name == "numba" and entry in KERNEL_ENTRIES:
             reasons.append(_WHY.get(entry, _OTHER))
         rows[entry] = {"layer": layer, "reasons": reasons}
