@@ -148,14 +148,19 @@ def test_a_broken_numba_is_a_reason(how: str):
 def test_a_kernel_that_does_not_compile_is_a_reason(monkeypatch):
     from numba.core.errors import TypingError
 
-    def fails(x: np.ndarray, axis: int) -> np.ndarray:
+    from minidl.backends.numba_kernels.compiled import Kernel
+
+    def fails(self: Kernel, dtype: np.dtype) -> Any:
         raise TypingError("no such type\nand a long story")
 
-    entry = numba_cpu._Entry("softmax", reference.softmax)
-    entry.function = fails
-    x = normal(3, 4)
+    entry, x = numba_cpu._Entry("softmax", reference.softmax), normal(3, 4)
     monkeypatch.setattr(numba_cpu, "_failed", dict(numba_cpu._failed))
-    np.testing.assert_array_equal(entry(x, -1), reference.softmax(x, -1))
+    with monkeypatch.context() as patched:
+        patched.setattr(Kernel, "_compiled", fails)
+        patched.setattr(Kernel, "__getitem__", Kernel._compile)
+        for kernel in list(sys.modules["minidl.backends.numba_kernels.compiled"].KERNELS):
+            patched.setattr(kernel, "compiled", {})
+        np.testing.assert_array_equal(entry(x, -1), reference.softmax(x, -1))
     assert entry.function is entry.below
     rows = report("numba")
     assert rows["softmax"]["layer"] == "reference"

@@ -51,7 +51,12 @@ def _without_numba() -> str:
     return "" if found else "not installed: pip install minidl[numba]"
 
 
-def _line(error: Exception) -> str:
+class CannotCompile(Exception):
+    """A kernel that Numba could not compile, which is known before it writes anything."""
+
+
+def line(error: Exception) -> str:
+    """An exception in one line."""
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
@@ -69,10 +74,8 @@ class _Entry:
             self.function = self.found()
         try:
             return self.function(*args, **kwargs)
-        except Exception as error:
-            if not _of_numba(error) or self.function is self.below:
-                raise
-            _failed[self.name] = _line(error)
+        except CannotCompile as error:
+            _failed[self.name] = str(error)
             self.function = self.below
         return self.below(*args, **kwargs)
 
@@ -85,11 +88,6 @@ class _Entry:
         return module.ENTRIES[self.name] if over is None else over(self.below)
 
 
-def _of_numba(error: Exception) -> bool:
-    """Whether Numba or LLVM gave up, which they do before anything is written."""
-    return type(error).__module__.partition(".")[0] in ("numba", "llvmlite")
-
-
 def why_not() -> str:
     """Import Numba: what keeps it from working, or nothing."""
     if "" not in _failed:
@@ -99,7 +97,7 @@ def why_not() -> str:
             old = numba.version_info.short < _OLDEST
             _failed[""] = f"version {numba.__version__} is older than 0.62" if old else ""
         except Exception as error:  # whatever a broken installation raises
-            _failed[""] = _line(error)
+            _failed[""] = line(error)
     return _failed[""]
 
 

@@ -19,11 +19,13 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from minidl.backends.native import get_num_threads
+from minidl.backends.numba_cpu import CannotCompile, line
 from minidl.backends.numba_kernels import elementary, tiles
 
 # What the annotations of kernels name: C-contiguous arrays of the kernel's dtype by their number
@@ -74,7 +76,10 @@ class Kernel:
     def _compile(self, dtype: np.dtype) -> Callable:
         with _compiling:
             if dtype not in self.compiled:
-                self.compiled[dtype] = self._compiled(dtype)
+                try:
+                    self.compiled[dtype] = self._compiled(dtype)
+                except Exception as error:
+                    raise CannotCompile(line(error)) from error
         return self.compiled[dtype]
 
     def _compiled(self, dtype: np.dtype) -> Callable:
@@ -86,7 +91,8 @@ class Kernel:
         signature = numba.types.void(*(_numba_type(name, own) for name in names))
         try:
             compiled = numba.njit(cache=True, nogil=True, **_OPTIONS)(self.function)
-            _mark_sources(compiled, self.function)
+            with suppress(AttributeError, ImportError, TypeError):  # parts of Numba without a name
+                _mark_sources(compiled, self.function)
         except RuntimeError:  # no folder to keep machine code in
             compiled = numba.njit(nogil=True, **_OPTIONS)(self.function)
         compiled.compile(signature)

@@ -202,6 +202,7 @@ def install() -> None:
 
     @lower_builtin(widest)
     def _widest(context, builder, sig, args):
+        # llvmlite's own `add` knows attributes without a value only
         set.add(builder.function.attributes, '"prefer-vector-width"="512"')
         return context.get_dummy_value()
 
