@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -183,15 +184,15 @@ def test_the_report_says_who_serves_and_why(table):
 @needs_numba
 def test_the_environment_chooses():
     done = subprocess.run(
-        [sys.executable, "-m", "minidl", "info"],
+        [sys.executable, "-m", "minidl", "info", "--json"],
         env={**os.environ, "MINIDL_BACKEND": "numba"},
         capture_output=True,
         text=True,
         check=True,
     )
-    rows = {line.split()[0]: line.split()[1] for line in done.stdout.splitlines() if line.strip()}
-    assert rows["softmax"].rstrip(";") == "numba"
-    assert rows["cholesky"].rstrip(";") == "reference"
+    kernels = json.loads(done.stdout)["kernels"]
+    assert kernels["softmax"]["layer"] == "numba"
+    assert kernels["cholesky"]["layer"] == "reference"
 
 
 # ---------------------------------------------------------------- what it computes
