@@ -150,7 +150,6 @@ def test_operations_of_a_model():
 
 
 def test_a_picture_is_drawn(tmp_path):
-    pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install minidl[bench]")
     from benchmarks import roofline
 
     sizes = [1 << power for power in range(14, 29, 2)]

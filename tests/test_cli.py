@@ -247,7 +247,7 @@ def info_of_a_process(affinity: set[int], **env: str) -> dict:
     return json.loads(done.stdout)
 
 
-@pytest.mark.skipif(not native.cpu, reason="the threads are those of the native kernels")
+@pytest.mark.skipif(not native.cpu, reason=f"no native kernels: {native.layer().missing}")
 def test_info_says_why_so_many_threads():
     every = os.sched_getaffinity(0)
     found = info_of_a_process({min(every)})["threads"]

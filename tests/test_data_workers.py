@@ -543,7 +543,7 @@ def test_kernels_run_on_both_sides_of_a_fork():
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 10])
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_distributed_parts(size, count, drop_last):
-    torch = pytest.importorskip("torch", reason="parity with PyTorch needs the extra `parity`")
+    torch = pytest.importorskip("torch", reason="parity needs torch: pip install minidl[parity]")
     data = list(range(size))
     for rank in range(count):
         options = {"shuffle": False, "drop_last": drop_last}

@@ -11,7 +11,7 @@ import minidl
 from minidl import distributions as ours
 from minidl.testing import gradcheck
 
-torch = pytest.importorskip("torch", reason="parity with PyTorch needs the extra `parity`")
+torch = pytest.importorskip("torch", reason="parity needs torch: pip install minidl[parity]")
 theirs = torch.distributions
 
 # torch warns of defaults that it will change

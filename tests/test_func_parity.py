@@ -7,7 +7,7 @@ import pytest
 import minidl
 from minidl import nn
 
-torch = pytest.importorskip("torch", reason="parity with PyTorch needs the extra `parity`")
+torch = pytest.importorskip("torch", reason="parity needs torch: pip install minidl[parity]")
 
 SIDES = {"minidl": minidl, "torch": torch}
 X = np.random.default_rng(0).normal(size=(4, 3))

@@ -340,6 +340,27 @@ def test_adam(dtype, layout, data):
         agree(state[1], square, working(dtype), 16)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_an_infinite_parameter_without_decay_makes_no_nan(dtype, decoupled):
+    """0 * inf must not reach the averages, which would stay NaN."""
+    far, g = np.array([np.inf, 1, -np.inf], dtype), np.ones(3, dtype)
+    p, m, v = far.copy(), np.zeros(3, dtype), np.zeros(3, dtype)
+    k.adam_step(
+        [p], [g], [m], [v], [None], [1], lr=0.1, beta1=0.9, beta2=0.99, eps=1e-8,
+        weight_decay=0.0, amsgrad=False, maximize=False, decoupled=decoupled,
+    )  # fmt: skip
+    np.testing.assert_allclose(p, [np.inf, 0.9, -np.inf], rtol=1e-6)
+    np.testing.assert_allclose(m, 0.1, rtol=1e-6)
+    p, m = far.copy(), np.zeros(3, dtype)
+    k.sgd_step(
+        [p], [g], [m], [True], lr=0.1, momentum=0.9, dampening=0.0, weight_decay=0.0,
+        nesterov=False, maximize=False,
+    )  # fmt: skip
+    np.testing.assert_allclose(p, [np.inf, 0.9, -np.inf], rtol=1e-6)
+    np.testing.assert_array_equal(m, 1)
+
+
 @given(st.sampled_from([2.0, 1.0, 3.0, math.inf]), st.integers(0, 2**32))
 def test_grad_norm(p, seed):
     rng = np.random.default_rng(seed)

@@ -10,7 +10,7 @@ from minidl.autograd import grad
 from minidl.errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError
 from minidl.nn import functional as F  # noqa: N812
 
-torch = pytest.importorskip("torch", reason="parity with PyTorch needs the extra `parity`")
+torch = pytest.importorskip("torch", reason="parity needs torch: pip install minidl[parity]")
 
 SIDE = np.where(normal(6) > 0, 1.0, -1.0)
 CLASSES = np.array([0, 3, 2, 1, 1, 3])

@@ -12,7 +12,7 @@ import pytest
 
 import minidl
 
-torch = pytest.importorskip("torch", reason="parity with PyTorch needs the extra `parity`")
+torch = pytest.importorskip("torch", reason="parity needs torch: pip install minidl[parity]")
 
 SPATIAL = "convolutions, pooling, resampling and what belongs to images: not there yet"
 RECURRENT = "recurrent networks and packed sequences: not there yet"

@@ -10,7 +10,7 @@ import minidl
 from minidl import nn
 from minidl.errors import GradientError, UnsupportedError
 
-torch = pytest.importorskip("torch", reason="parity with PyTorch needs the extra `parity`")
+torch = pytest.importorskip("torch", reason="parity needs torch: pip install minidl[parity]")
 LIBRARIES = (minidl, torch)
 
 

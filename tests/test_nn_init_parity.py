@@ -8,7 +8,7 @@ import pytest
 import minidl
 from minidl import nn, ops
 
-torch = pytest.importorskip("torch", reason="parity with PyTorch needs the extra `parity`")
+torch = pytest.importorskip("torch", reason="parity needs torch: pip install minidl[parity]")
 
 
 def test_names():

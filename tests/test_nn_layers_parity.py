@@ -9,7 +9,7 @@ from minidl import nn
 from minidl.errors import ArgumentError, ShapeError
 from minidl.nn import functional as F  # noqa: N812
 
-torch = pytest.importorskip("torch", reason="parity with PyTorch needs the extra `parity`")
+torch = pytest.importorskip("torch", reason="parity needs torch: pip install minidl[parity]")
 
 LAYERS = {
     "prelu": (lambda n: n.PReLU(), (5, 4)),

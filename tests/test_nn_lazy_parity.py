@@ -10,7 +10,7 @@ import minidl
 from minidl import nn
 from minidl.errors import ArgumentError, DTypeError, ShapeError
 
-torch = pytest.importorskip("torch", reason="parity with PyTorch needs the extra `parity`")
+torch = pytest.importorskip("torch", reason="parity needs torch: pip install minidl[parity]")
 pytestmark = pytest.mark.filterwarnings("ignore:Lazy modules:UserWarning")
 LIBRARIES = (minidl, torch)
 

@@ -9,7 +9,7 @@ import minidl
 from minidl import nn
 from minidl.errors import UnsupportedError
 
-torch = pytest.importorskip("torch", reason="parity with PyTorch needs the extra `parity`")
+torch = pytest.importorskip("torch", reason="parity needs torch: pip install minidl[parity]")
 LIBRARIES = (minidl, torch)
 
 # What PyTorch's modules have and ours have not: other devices, and its own inside.

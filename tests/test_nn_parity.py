@@ -8,7 +8,7 @@ import pytest
 import minidl.ops as ops
 from minidl import nn
 
-torch = pytest.importorskip("torch", reason="parity with PyTorch needs the extra `parity`")
+torch = pytest.importorskip("torch", reason="parity needs torch: pip install minidl[parity]")
 
 
 def transfer(source, target) -> None:

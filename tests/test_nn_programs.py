@@ -9,7 +9,7 @@ import pytest
 
 import minidl
 
-torch = pytest.importorskip("torch", reason="parity with PyTorch needs the extra `parity`")
+torch = pytest.importorskip("torch", reason="parity needs torch: pip install minidl[parity]")
 
 SIDES = [
     SimpleNamespace(t=t, nn=t.nn, F=t.nn.functional, optim=t.optim, lr=t.optim.lr_scheduler)

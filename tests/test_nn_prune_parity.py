@@ -7,7 +7,7 @@ import minidl
 import minidl.nn.utils.prune as own
 from minidl import nn, ops
 
-torch = pytest.importorskip("torch", reason="parity with PyTorch needs the extra `parity`")
+torch = pytest.importorskip("torch", reason="parity needs torch: pip install minidl[parity]")
 import torch.nn.utils.prune as reference  # noqa: E402 - after the skip
 
 PAIRS = ((minidl, own), (torch, reference))

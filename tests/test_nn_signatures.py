@@ -9,7 +9,7 @@ import pytest
 
 from minidl import autograd, data, nn, ops, optim
 
-torch = pytest.importorskip("torch", reason="parity with PyTorch needs the extra `parity`")
+torch = pytest.importorskip("torch", reason="parity needs torch: pip install minidl[parity]")
 
 PAIRS = {
     "autograd": (autograd, torch.autograd),

@@ -11,7 +11,7 @@ from minidl import nn
 from minidl.errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError
 from minidl.nn import functional as F  # noqa: N812
 
-torch = pytest.importorskip("torch", reason="parity with PyTorch needs the extra `parity`")
+torch = pytest.importorskip("torch", reason="parity needs torch: pip install minidl[parity]")
 
 FLAT = np.array([1, 2, 2, 4, 0, 3, 2])
 SQUARE = np.array([[1, 2, 2], [4, 0, 3]])

@@ -10,7 +10,7 @@ import pytest
 import minidl
 from minidl.errors import ArgumentError, DTypeError
 
-torch = pytest.importorskip("torch", reason="parity with PyTorch needs the extra `parity`")
+torch = pytest.importorskip("torch", reason="parity needs torch: pip install minidl[parity]")
 BOTH = pytest.mark.parametrize("lib", [minidl, torch], ids=["minidl", "torch"])
 
 

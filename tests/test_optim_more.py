@@ -215,7 +215,7 @@ def test_lbfgs_finds_the_minimum():
     {"lr": 0.002, "history_size": 1, "tolerance_change": 1e-3},
 ])  # fmt: skip
 def test_lbfgs_against_pytorch(options):
-    torch = pytest.importorskip("torch", reason="parity with PyTorch needs the extra `parity`")
+    torch = pytest.importorskip("torch", reason="parity needs torch: pip install minidl[parity]")
     start = np.array([[-1.2, 1.0], [0.5, 2.0]])
     mine, other = nn.Parameter(ops.tensor(start)), torch.nn.Parameter(torch.tensor(start))
     one, two = optim.LBFGS([mine], **options), torch.optim.LBFGS([other], **options)
@@ -246,7 +246,7 @@ def converted(value, kind, make):
 
 @pytest.mark.parametrize("options", [{}, {"nesterov": False}, {"adjust_lr_fn": "match_rms_adamw"}])
 def test_muon_against_pytorch(options):
-    torch = pytest.importorskip("torch", reason="parity with PyTorch needs the extra `parity`")
+    torch = pytest.importorskip("torch", reason="parity needs torch: pip install minidl[parity]")
     mine = parameters()
     other = [torch.nn.Parameter(torch.tensor(v)) for v in values(mine)]
     one, two = optim.Muon(mine, lr=0.02, **options), torch.optim.Muon(other, lr=0.02, **options)

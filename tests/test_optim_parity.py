@@ -6,7 +6,7 @@ import pytest
 import minidl.ops as ops
 from minidl import nn, optim
 
-torch = pytest.importorskip("torch", reason="parity with PyTorch needs the extra `parity`")
+torch = pytest.importorskip("torch", reason="parity needs torch: pip install minidl[parity]")
 
 OPTIMIZERS = {
     "sgd": ("SGD", {"lr": 0.05}),

@@ -34,7 +34,7 @@ def run(
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", NAMES)
 def test_losses_are_those_on_pytorch(name, backend):
-    pytest.importorskip("torch", reason="parity with PyTorch needs the extra `parity`")
+    pytest.importorskip("torch", reason="parity needs torch: pip install minidl[parity]")
     theirs, state = run(name, "torch")
     with use_backend(backend):
         ours, _ = run(name, "minidl", state)

@@ -8,7 +8,7 @@ from minidl import nn, optim
 from minidl.errors import ArgumentError, MinidlError
 from minidl.optim import swa_utils
 
-torch = pytest.importorskip("torch", reason="parity with PyTorch needs the extra `parity`")
+torch = pytest.importorskip("torch", reason="parity needs torch: pip install minidl[parity]")
 
 SCHEDULES = {
     "multiplicative": lambda api, o: api.MultiplicativeLR(o, lambda t: 0.97),

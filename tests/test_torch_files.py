@@ -20,7 +20,7 @@ from minidl.errors import ArgumentError, UnsupportedError
 
 
 def _by_torch(value, old=False):
-    torch = pytest.importorskip("torch", reason="parity with PyTorch needs the extra `parity`")
+    torch = pytest.importorskip("torch", reason="parity needs torch: pip install minidl[parity]")
     file = io.BytesIO()
     torch.save(value, file, _use_new_zipfile_serialization=not old)
     return file.getvalue()
@@ -35,7 +35,7 @@ FORMATS = pytest.mark.parametrize("old", [False, True], ids=["zip", "stream"])
 
 @FORMATS
 def test_states_are_read(tmp_path, old):
-    torch = pytest.importorskip("torch", reason="parity with PyTorch needs the extra `parity`")
+    torch = pytest.importorskip("torch", reason="parity needs torch: pip install minidl[parity]")
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4))
     base = torch.arange(24.0).view(4, 6)
     names = [
@@ -86,7 +86,7 @@ def test_states_are_read(tmp_path, old):
 
 @FORMATS
 def test_shared_storages_stay_shared(old):
-    torch = pytest.importorskip("torch", reason="parity with PyTorch needs the extra `parity`")
+    torch = pytest.importorskip("torch", reason="parity needs torch: pip install minidl[parity]")
     base = torch.zeros(6)
     found = load(_by_torch([base, base[2:4], base.view(2, 3)], old))
     found[0].add_(1)
@@ -95,7 +95,7 @@ def test_shared_storages_stay_shared(old):
 
 @FORMATS
 def test_an_optimiser_goes_on(old):
-    torch = pytest.importorskip("torch", reason="parity with PyTorch needs the extra `parity`")
+    torch = pytest.importorskip("torch", reason="parity needs torch: pip install minidl[parity]")
     theirs = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
     other = torch.optim.Adam([theirs], lr=0.1)
 
@@ -117,7 +117,7 @@ def test_an_optimiser_goes_on(old):
 
 @FORMATS
 def test_classes_are_refused_by_name(old):
-    torch = pytest.importorskip("torch", reason="parity with PyTorch needs the extra `parity`")
+    torch = pytest.importorskip("torch", reason="parity needs torch: pip install minidl[parity]")
     for value, name in (
         (torch.nn.Linear(1, 1), "torch.nn.modules.linear.Linear"),
         ({"a": np.ones(2)}, "numpy"),
@@ -129,7 +129,7 @@ def test_classes_are_refused_by_name(old):
 
 
 def test_our_files_are_read_by_others(tmp_path):
-    pytest.importorskip("torch", reason="parity with PyTorch needs the extra `parity`")
+    pytest.importorskip("torch", reason="parity needs torch: pip install minidl[parity]")
     from safetensors.torch import load_file
 
     state = {"w": minidl.arange(6.0).view(2, 3).t(), "h": minidl.ones(2, dtype=minidl.bfloat16)}

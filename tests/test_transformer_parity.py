@@ -8,7 +8,7 @@ import minidl.ops as ops
 from minidl import nn
 from minidl.errors import ArgumentError, ShapeError
 
-torch = pytest.importorskip("torch", reason="parity with PyTorch needs the extra `parity`")
+torch = pytest.importorskip("torch", reason="parity needs torch: pip install minidl[parity]")
 
 CAUSAL = np.triu(np.full((4, 4), -np.inf), 1)
 PADDING = np.arange(6)[None] >= np.array([[6], [3]])

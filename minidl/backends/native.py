@@ -41,9 +41,10 @@ def _prepared() -> Any:
         if text := os.environ.get("MINIDL_THREADS"):
             if not text.isdecimal() or not int(text):
                 raise ArgumentError("MINIDL_THREADS must be a positive integer", got=repr(text))
-            _threads = int(text)
-            if _extension is not None:
-                _extension.set_num_threads(_threads)
+            if _extension is None:
+                _threads = int(text)
+            else:
+                _extension.set_num_threads(int(text))
     except ArgumentError as error:
         PROBLEMS.append(error)
     return _extension
@@ -126,8 +127,9 @@ def set_num_threads(threads: int) -> None:
     if type(threads) is not int or threads < 1:
         raise ArgumentError("the number of threads must be positive", got=repr(threads))
     global _threads
-    _threads = threads
-    if cpu is not None:
+    if cpu is None:
+        _threads = threads
+    else:
         cpu.set_num_threads(threads)
 
 

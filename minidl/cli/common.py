@@ -26,15 +26,3 @@ def say(text: str) -> None:
     """Print what may hold any character on a terminal that may not know it."""
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding))
-
-
-def columns(rows: list[tuple[str, ...]], right: tuple[int, ...] = ()) -> list[str]:
-    """Lines of a table with two spaces between columns, those of `right` set to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if i in right else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from minidl import train
-from minidl.cli.common import MISSED, columns, fail, say
+from minidl.cli.common import MISSED, fail, say
 from minidl.errors import ArgumentError, MinidlError
 from minidl.nn import Module
 from minidl.tensor import Tensor
@@ -24,6 +24,7 @@ from minidl.testing.model_check import (
     check_model,
     tensors_in,
 )
+from minidl.train.report import columns
 
 
 def run(spec: str, full: bool, evaluate: bool, seed: int, as_json: bool) -> int:

@@ -11,7 +11,8 @@ from typing import Any
 from minidl import backends, train
 from minidl.backends import cuda, native
 from minidl.backends.table import TABLES
-from minidl.cli.common import columns, say
+from minidl.cli.common import say
+from minidl.train.report import columns
 
 # beside Python's: what computes, or decides how
 _PACKAGES = ("ml_dtypes", "threadpoolctl", "safetensors", "numba", "cupy-cuda13x", "cupy-cuda12x")
@@ -70,7 +71,8 @@ def threads() -> dict[str, Any]:
     """Processors, what limits them, the threads that one kernel may use, and why so many.
 
     As csrc/cpu/parallel.cpp counts: physical cores among the processors of the affinity, at most
-    what the control groups allow, unless MINIDL_THREADS names a number.
+    what the control groups allow, unless MINIDL_THREADS names a number. Without the extension
+    it is the processors of the affinity.
     """
     logical = os.cpu_count() or 1
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -79,10 +81,13 @@ def threads() -> dict[str, Any]:
     if quota is not None and quota >= max(logical, 256):
         quota = None  # the largest number that the pool knows: no limit is set
     used, wanted = backends.get_num_threads(), os.environ.get("MINIDL_THREADS")
-    if native.cpu is None:
-        why = "there are no native kernels; NumPy's BLAS has threads of its own"
-    elif wanted:
+    if wanted:
         why = f"MINIDL_THREADS={wanted}"
+    elif native.cpu is None:
+        why = (
+            f"the affinity allows {len(allowed) or 1} of {logical} processors, for Numba's kernels"
+            " (there are no native ones); NumPy's BLAS has threads of its own"
+        )
     else:
         default = min(cores, quota or cores)
         if used != default:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from minidl import train
-from minidl.cli.common import MISSED, columns, fail, say, stopped
+from minidl.cli.common import MISSED, fail, say, stopped
 from minidl.cli.verify_page import page
 from minidl.testing.case import Case
 from minidl.testing.cases import CASES, FAMILY as OPERATOR_FAMILY
@@ -16,6 +16,7 @@ from minidl.testing.entries import ENTRIES, FAMILY as KERNEL_FAMILY
 from minidl.testing.targets import Target, targets
 from minidl.testing.verify import Count, Failure, Found, Key, verify
 from minidl.train.folder import RunFolder, check_out
+from minidl.train.report import columns
 
 WIDE = 5  # tables side by side on a terminal of 100 columns
 _LEGEND = (

@@ -1,4 +1,4 @@
-"""The final table on the terminal."""
+"""Tables on the terminal: columns, and the final one of a run."""
 
 from __future__ import annotations
 
@@ -25,21 +25,25 @@ def table(outcomes: Sequence[Outcome]) -> str:
                     f"{outcome.seconds:.1f} s",
                 )
             )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD))]
-    right = (2, 4, 6)
-    lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(width) if i in right else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
+    lines = columns(rows, right=(2, 4, 6))
     lines.insert(1, "-" * max(map(len, lines)))
     for outcome in outcomes:
         if outcome.text:
             lines += ["", f"{outcome.recipe}, {_printable(outcome.text.rstrip())}"]
     lines += ["", *(f"{outcome.recipe}: {outcome.folder}" for outcome in outcomes)]
     return "\n".join(lines)
+
+
+def columns(rows: list[tuple[str, ...]], right: tuple[int, ...] = ()) -> list[str]:
+    """Lines of a table with two spaces between columns, those of `right` set to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def _verdict(outcome: Outcome, line: Line) -> str:

@@ -36,7 +36,7 @@ from minidl.backends.numba_kernels.compiled import (
     split,
     workers,
 )
-from minidl.backends.numba_kernels.elementary import decay, like, maximum, widest
+from minidl.backends.numba_kernels.elementary import decay, largest, like, widest
 from minidl.backends.numba_kernels.tiles import tile, turn
 from minidl.backends.reference.attention import fold_mask
 
@@ -207,9 +207,7 @@ def _forward(
                     live = min(columns, i + 1) if causal else columns
                     row = scores[r * step : r * step + panels * width]
                     _mask_row(row, live, kind, flags, added, chosen[n], h - n * group, i)
-                    top = row[0]
-                    for j in range(row.size):
-                        top = maximum(top, row[j])
+                    top = largest(row)
                     if top == -np.inf:  # a row that sees no key: exp(-inf - 0) = 0
                         top = like(top, 0.0)
                     total = like(top, 0.0)

@@ -60,6 +60,9 @@ def helper(function: Callable) -> Callable:
     return function
 
 
+helper(elementary.largest)
+
+
 class Kernel:
     """A function over rows start <= i < stop, compiled per dtype: `kernel[x.dtype](0, n, ...)`."""
 

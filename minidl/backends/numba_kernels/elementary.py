@@ -56,6 +56,14 @@ def maximum(x: Any, y: Any) -> Any:
     return x if x > y or x != x else y
 
 
+def largest(row: Any) -> Any:
+    """The largest element of a row; NaN if there is one."""
+    top = row[0]
+    for j in range(row.size):
+        top = maximum(top, row[j])
+    return top
+
+
 def bits(x: Any) -> Any:
     """The bits of a float as an integer of its size."""
     return int(np.asarray(x).view(f"i{np.asarray(x).itemsize}"))

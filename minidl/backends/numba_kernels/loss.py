@@ -11,8 +11,9 @@ from collections.abc import Callable
 import numpy as np
 
 from minidl.backends.numba_kernels.compiled import In1, In2, Index1, Kernel, Out1, Out2, split
-from minidl.backends.numba_kernels.elementary import decay, like, maximum, widest
+from minidl.backends.numba_kernels.elementary import decay, largest, like, widest
 from minidl.backends.reference.blocks import as_rows, flat
+from minidl.backends.reference.loss import check_targets
 
 
 @Kernel
@@ -30,9 +31,7 @@ def _forward(
     classes = x.shape[1]
     for i in range(start, stop):
         row, t = x[i], index[i]
-        top = row[0]
-        for j in range(classes):
-            top = maximum(top, row[j])
+        top = largest(row)
         total = like(top, 0.0)
         for j in range(classes):
             total += decay(row[j] - top)
@@ -106,13 +105,11 @@ def cross_entropy(
     """As specified in reference/loss.py."""
     rows, classes = logits.shape
     losses, lse = np.zeros(rows, logits.dtype), np.full(rows, -np.inf, logits.dtype)
-    used = target != ignore_index
-    if (used & ((target < 0) | (target >= classes))).any():
-        raise ValueError("a target is no class")
+    check_targets(target, classes, ignore_index)
     if not logits.size:
         return losses, lse, np.zeros((), logits.dtype)
     index, scale = _classes(target, weight, ignore_index, logits)
-    total = np.array(scale[index].sum(where=used, dtype=np.float64), logits.dtype)
+    total = np.array(scale[index].sum(where=index >= 0, dtype=np.float64), logits.dtype)
     inputs = as_rows(logits, rows, classes), index, scale, float(label_smoothing)
     split(_forward[logits.dtype], rows, logits.size, *inputs, losses, lse)
     return losses, lse, total

@@ -15,6 +15,7 @@ import numpy as np
 from minidl.backends.numba_kernels.compiled import In1, In2, Kernel, Out1, Out2, helper, split
 from minidl.backends.numba_kernels.elementary import like
 from minidl.backends.reference.blocks import as_rows, flat
+from minidl.backends.reference.norm import split_axes
 
 ROWS = 64
 
@@ -137,12 +138,6 @@ def _backward(
                 d[j] = (d[j] - h * along - total) * r
 
 
-def _split(x: np.ndarray, ndim: int) -> tuple[tuple[int, ...], int, int]:
-    """Leading shape, rows and width of `x` normalised over its last `ndim` axes."""
-    lead = x.shape[: x.ndim - ndim]
-    return lead, math.prod(lead), math.prod(x.shape[x.ndim - ndim :])
-
-
 def _affine(
     weight: np.ndarray | None, bias: np.ndarray | None, x: np.ndarray, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -154,7 +149,7 @@ def layer_norm(
     x: np.ndarray, ndim: int, weight: np.ndarray | None, bias: np.ndarray | None, eps: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """As specified in reference/norm.py."""
-    lead, rows, width = _split(x, ndim)
+    lead, rows, width = split_axes(x, ndim)
     out, mean, rstd = (np.empty(s, x.dtype) for s in (x.shape, lead, lead))
     if not out.size:
         mean.fill(np.nan)
@@ -177,7 +172,7 @@ def add_layer_norm(
     eps: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """As specified in reference/norm.py."""
-    lead, rows, width = _split(x, ndim)
+    lead, rows, width = split_axes(x, ndim)
     out, total, mean, rstd = (np.empty(s, x.dtype) for s in (x.shape, x.shape, lead, lead))
     if not out.size:
         mean.fill(np.nan)
@@ -194,7 +189,7 @@ def rms_norm(
     x: np.ndarray, ndim: int, weight: np.ndarray | None, eps: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """As specified in reference/norm.py."""
-    lead, rows, width = _split(x, ndim)
+    lead, rows, width = split_axes(x, ndim)
     out, rstd = np.empty(x.shape, x.dtype), np.empty(lead, x.dtype)
     if not out.size:
         rstd.fill(np.nan)
@@ -213,7 +208,7 @@ def _gradients(
     mean: np.ndarray | None,
     rstd: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    _, rows, width = _split(x, ndim)
+    _, rows, width = split_axes(x, ndim)
     shape = x.shape[x.ndim - ndim :]
     dx = np.empty(x.shape, x.dtype)
     if not dx.size:

@@ -13,11 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends.numba_kernels.compiled import In1, Kernel, Out1, Wide1, split
-from minidl.backends.numba_kernels.elementary import like
+from minidl.backends.numba_kernels.compiled import In1, Kernel, Out1, Wide1, helper, split
+from minidl.backends.numba_kernels.elementary import like, maximum
 
 _FLOATS = frozenset((np.dtype(np.float32), np.dtype(np.float64)))
 _TERMS = 1 << 14  # of a partial sum of squares
+
+
+@helper
+def _decayed(g, x, sign, decay):
+    """The gradient with its sign and, if there is any, the decay of the parameter."""
+    d = sign * g
+    # without decay nothing of x: an infinite parameter would make NaN of 0 * inf
+    return d + decay * x if decay != 0 else d
 
 
 @Kernel
@@ -38,30 +46,31 @@ def _sgd(
     """`rest` is 1 - dampening; v is empty without momentum."""
     g, p = g[start:stop], p[start:stop]
     zero = like(g[0], 0.0)
-    rate, keep, new, shrink = (
-        like(zero, lr),
-        like(zero, momentum),
-        like(zero, rest),
-        like(zero, decay),
-    )
+    rate, keep, shrink = like(zero, lr), like(zero, momentum), like(zero, decay)
     sign = like(zero, -1.0 if maximize else 1.0)
     if v.size == 0:
         for i in range(g.size):
-            p[i] -= rate * (sign * g[i] + shrink * p[i])
+            p[i] -= rate * _decayed(g[i], p[i], sign, shrink)
         return
     v = v[start:stop]
-    if fresh:
-        keep_old, keep_new = zero, like(zero, 1.0)
-    else:
-        keep_old, keep_new = keep, new
+    old, new = (zero, like(zero, 1.0)) if fresh else (keep, like(zero, rest))
     if fresh:
         for i in range(g.size):
             v[i] = zero
     for i in range(g.size):
-        d = sign * g[i] + shrink * p[i]
-        m = keep_old * v[i] + keep_new * d
+        d = _decayed(g[i], p[i], sign, shrink)
+        m = old * v[i] + new * d
         v[i] = m
         p[i] -= rate * (d + keep * m if nesterov else m)
+
+
+@helper
+def _averages(d, m, v, beta1, a1, beta2, a2):
+    """The running averages of the gradient d and of its square."""
+    # m + (1 - beta1) (d - m), from the end that is nearer, as torch.lerp does
+    t = d - m
+    m = m + a1 * t if beta1 > 0.5 else d - beta1 * t
+    return m, beta2 * v + a2 * d * d
 
 
 @Kernel
@@ -85,38 +94,25 @@ def _adam(
     """`shrink` is the factor of decoupled decay; `peak` is empty without amsgrad."""
     g, p, m, v = g[start:stop], p[start:stop], m[start:stop], v[start:stop]
     one = like(g[0], 1.0)
-    size, bias, keep, add = (
-        like(one, step_size),
-        like(one, root),
-        like(one, shrink),
-        like(one, decay),
-    )
+    size, bias, keep = like(one, step_size), like(one, root), like(one, shrink)
+    add, small = like(one, decay), like(one, eps)
     b1, a1 = like(one, beta1), like(one, 1 - beta1)
     b2, a2 = like(one, beta2), like(one, 1 - beta2)
-    small, sign = like(one, eps), like(one, -1.0 if maximize else 1.0)
-    near = beta1 > 0.5
+    sign = like(one, -1.0 if maximize else 1.0)
     if peak.size == 0:
         for i in range(g.size):
             x = p[i] * keep
-            d = sign * g[i] + add * x
-            # m + (1 - beta1) (d - m), from the end that is nearer, as torch.lerp does
-            t = d - m[i]
-            a = m[i] + a1 * t if near else d - b1 * t
-            s = b2 * v[i] + a2 * d * d
-            m[i], v[i] = a, s
-            p[i] = x - size * a / (math.sqrt(s) / bias + small)
+            d = _decayed(g[i], x, sign, add)
+            m[i], v[i] = _averages(d, m[i], v[i], b1, a1, b2, a2)
+            p[i] = x - size * m[i] / (math.sqrt(v[i]) / bias + small)
         return
     peak = peak[start:stop]
     for i in range(g.size):
         x = p[i] * keep
-        d = sign * g[i] + add * x
-        t = d - m[i]
-        a = m[i] + a1 * t if near else d - b1 * t
-        s = b2 * v[i] + a2 * d * d
-        m[i], v[i] = a, s
-        s = peak[i] if peak[i] > s or peak[i] != peak[i] else s
-        peak[i] = s
-        p[i] = x - size * a / (math.sqrt(s) / bias + small)
+        d = _decayed(g[i], x, sign, add)
+        m[i], v[i] = _averages(d, m[i], v[i], b1, a1, b2, a2)
+        peak[i] = maximum(peak[i], v[i])
+        p[i] = x - size * m[i] / (math.sqrt(peak[i]) / bias + small)
 
 
 @Kernel
@@ -144,35 +140,18 @@ def _written(*arrays: np.ndarray) -> bool:
 def sgd_step(below: Callable) -> Callable:
     """The entry over the one that takes other parameters."""
 
-    def step(
-        params: Sequence[np.ndarray],
-        grads: Sequence[np.ndarray],
-        momenta: Sequence[np.ndarray | None],
-        first: Sequence[bool],
-        *,
-        lr: float,
-        momentum: float,
-        dampening: float,
-        weight_decay: float,
-        nesterov: bool,
-        maximize: bool,
-    ) -> None:
-        options: dict[str, Any] = {
-            "lr": lr,
-            "momentum": momentum,
-            "dampening": dampening,
-            "weight_decay": weight_decay,
-            "nesterov": nesterov,
-            "maximize": maximize,
-        }
-        numbers = float(lr), float(momentum), float(1 - dampening), float(weight_decay)
+    def step(params: Any, grads: Any, momenta: Any, first: Any, **options: Any) -> None:
+        """As specified in reference/optim.py."""
+        momentum = float(options["momentum"])
+        rest, decay = 1 - options["dampening"], options["weight_decay"]
+        numbers = float(options["lr"]), momentum, float(rest), float(decay)
         for p, g, buffer, fresh in zip(params, grads, momenta, first, strict=True):
             v = buffer if momentum and buffer is not None else None
             state = (p,) if v is None else (p, v)
             if not _plain(g, *state) or not _written(*state):
                 below([p], [g], [buffer], [fresh], **options)
             elif p.size:
-                flags = bool(fresh), bool(nesterov), bool(maximize)
+                flags = bool(fresh), bool(options["nesterov"]), bool(options["maximize"])
                 flat = p.reshape(-1)
                 arrays = g.reshape(-1), flat, flat[:0] if v is None else v.reshape(-1)
                 split(_sgd[p.dtype], p.size, p.size, *numbers, *flags, *arrays)
@@ -184,37 +163,21 @@ def adam_step(below: Callable) -> Callable:
     """The entry over the one that takes other parameters."""
 
     def step(
-        params: Sequence[np.ndarray],
-        grads: Sequence[np.ndarray],
-        exp_avgs: Sequence[np.ndarray],
-        exp_avg_sqs: Sequence[np.ndarray],
-        max_exp_avg_sqs: Sequence[np.ndarray | None],
-        steps: Sequence[int],
-        *,
-        lr: float,
-        beta1: float,
-        beta2: float,
-        eps: float,
-        weight_decay: float,
-        amsgrad: bool,
-        maximize: bool,
-        decoupled: bool,
+        params: Any, grads: Any, means: Any, squares: Any, peaks: Any, steps: Any, **options: Any
     ) -> None:
-        options: dict[str, Any] = {
-            "lr": lr,
-            "beta1": beta1,
-            "beta2": beta2,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "amsgrad": amsgrad,
-            "maximize": maximize,
-            "decoupled": decoupled,
-        }
-        shrink = 1 - lr * weight_decay if decoupled else 1.0
-        rates = shrink, 0.0 if decoupled else float(weight_decay), *map(float, (beta1, beta2, eps))
-        states = zip(params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, steps, strict=True)
+        """As specified in reference/optim.py."""
+        lr, decay, decoupled = options["lr"], options["weight_decay"], options["decoupled"]
+        beta1, beta2 = float(options["beta1"]), float(options["beta2"])
+        rates = (
+            1 - lr * decay if decoupled else 1.0,
+            0.0 if decoupled else float(decay),
+            beta1,
+            beta2,
+            float(options["eps"]),
+        )
+        states = zip(params, grads, means, squares, peaks, steps, strict=True)
         for p, g, m, v, largest, number in states:
-            peak = largest if amsgrad and largest is not None else None
+            peak = largest if options["amsgrad"] and largest is not None else None
             state = (p, m, v) if peak is None else (p, m, v, peak)
             if not _plain(g, *state) or not _written(*state):
                 below([p], [g], [m], [v], [largest], [number], **options)
@@ -222,7 +185,7 @@ def adam_step(below: Callable) -> Callable:
                 size, root = lr / (1 - beta1**number), math.sqrt(1 - beta2**number)
                 flat = [a.reshape(-1) for a in (g, *state)]
                 flat += [flat[0][:0]] if peak is None else []
-                numbers = size, root, *rates, bool(maximize)
+                numbers = size, root, *rates, bool(options["maximize"])
                 split(_adam[p.dtype], p.size, 2 * p.size, *numbers, *flat)
 
     return step

@@ -6,11 +6,12 @@ products each in vectors of 4 (64-bit lanes): about 1 ns, so arithmetic.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
+from minidl.backends import reference
 from minidl.backends.numba_kernels.compiled import In1, Kernel, Out1, Words1, helper, split
 from minidl.backends.numba_kernels.elementary import like
 from minidl.backends.reference.blocks import flat
@@ -106,31 +107,10 @@ def dropout(x: np.ndarray, p: float, seed: int, offset: int) -> np.ndarray:
     return out
 
 
-def uniform(shape: tuple[int, ...], dtype: np.dtype | type, seed: int, offset: int) -> np.ndarray:
-    """As specified in reference/random.py."""
-    out = np.empty(shape, dtype)
-    if out.dtype == np.float32:
-        bits = philox_bits(out.size, seed, offset)
-        bits >>= np.uint32(8)
-        np.multiply(bits, np.float32(2**-24), out=out.reshape(-1), casting="unsafe", dtype="f4")
-    else:
-        wide = philox_bits(2 * out.size, seed, offset).view("<u8")
-        wide >>= np.uint64(11)
-        np.multiply(wide, 2.0**-53, out=out.reshape(-1))
-    return out
-
-
-def bernoulli(shape: tuple[int, ...], p: float | np.ndarray, seed: int, offset: int) -> np.ndarray:
-    """As specified in reference/random.py."""
-    words = philox_bits(math.prod(shape), seed, offset).reshape(shape)
-    if isinstance(p, np.ndarray):
-        threshold = np.rint(p.astype(np.float64) * 2.0**32).astype(np.uint64)
-    else:
-        threshold = np.uint64(round(float(p) * 2**32))
-    return np.less(words, threshold, out=np.empty(shape, np.bool_))
-
-
 _FLOAT32 = np.dtype(np.float32)
 ENTRIES: dict[str, Callable] = {
-    function.__name__: function for function in (philox_bits, uniform, bernoulli, dropout)
+    "philox_bits": philox_bits,
+    "uniform": partial(reference.uniform, bits=philox_bits),
+    "bernoulli": partial(reference.bernoulli, bits=philox_bits),
+    "dropout": dropout,
 }

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import numpy as np
 
 from minidl.backends.numba_kernels.compiled import In2, Kernel, Out1, Out2, split
-from minidl.backends.numba_kernels.elementary import decay, exp, like, maximum, widest
-from minidl.backends.reference.blocks import as_rows
+from minidl.backends.numba_kernels.elementary import decay, exp, largest, like, widest
+from minidl.backends.reference.softmax import along, fold_sum
 
 
 @Kernel
@@ -22,9 +22,7 @@ def _softmax(start: int, stop: int, x: In2, out: Out2) -> None:
     width = x.shape[1]
     for i in range(start, stop):
         row, o = x[i], out[i]
-        top = row[0]
-        for j in range(width):
-            top = maximum(top, row[j])
+        top = largest(row)
         total = like(top, 0.0)
         for j in range(width):
             e = decay(row[j] - top)
@@ -53,9 +51,7 @@ def _log_softmax(start: int, stop: int, x: In2, out: Out2) -> None:
     width = x.shape[1]
     for i in range(start, stop):
         row, o = x[i], out[i]
-        top = row[0]
-        for j in range(width):
-            top = maximum(top, row[j])
+        top = largest(row)
         total = like(top, 0.0)
         for j in range(width):
             total += decay(row[j] - top)
@@ -83,9 +79,7 @@ def _logsumexp(start: int, stop: int, x: In2, out: Out1) -> None:
     width = x.shape[1]
     for i in range(start, stop):
         row = x[i]
-        top = row[0]
-        for j in range(width):
-            top = maximum(top, row[j])
+        top = largest(row)
         if math.isinf(top):  # -inf - -inf would be NaN; exp(+inf) is the right +inf
             top = like(top, 0.0)
         total = like(top, 0.0)
@@ -96,24 +90,12 @@ def _logsumexp(start: int, stop: int, x: In2, out: Out1) -> None:
 
 def _along(kernel: Kernel, axis: int, *inputs: np.ndarray) -> np.ndarray:
     """Run a kernel (inputs, out) on (rows, width) with `axis` as the width."""
-    first = inputs[0]
-    out = np.empty(first.shape, first.dtype)
-    if not out.size:
-        return out
-    last = first.ndim == 0 or axis in (-1, first.ndim - 1)
-    if last:
-        width = first.shape[-1] if first.ndim else 1
-        sources, target = inputs, out
-    else:
-        width = first.shape[axis]
-        sources = [np.moveaxis(x, axis, -1) for x in inputs]
-        target = np.empty(sources[0].shape, first.dtype)
-    rows = out.size // width
-    operands = [as_rows(x, rows, width) for x in sources]
-    split(kernel[first.dtype], rows, out.size, *operands, target.reshape(rows, width))
-    if not last:
-        out[...] = np.moveaxis(target, -1, axis)
-    return out
+
+    def run(*arrays: np.ndarray) -> None:
+        out = arrays[-1]
+        split(kernel[out.dtype], len(out), out.size, *arrays)
+
+    return along(run, axis, *inputs)
 
 
 def softmax(x: np.ndarray, axis: int) -> np.ndarray:
@@ -138,17 +120,11 @@ def log_softmax_backward(g: np.ndarray, out: np.ndarray, axis: int) -> np.ndarra
 
 def logsumexp(x: np.ndarray, axis: tuple[int, ...], keepdim: bool) -> np.ndarray:
     """As specified in reference/softmax.py."""
-    axes = {a % x.ndim for a in axis} if x.ndim else set()
-    kept = [a for a in range(x.ndim) if a not in axes]
-    shape = [x.shape[a] for a in kept]
-    full = [1 if a in axes else n for a, n in enumerate(x.shape)]
-    out = np.empty(full if keepdim else shape, x.dtype)
-    rows, width = math.prod(shape), math.prod(x.shape[a] for a in axes)
-    if not rows or not width:
+    out, x2 = fold_sum(x, axis, keepdim)
+    if x2 is None:
         out.fill(-np.inf)
-        return out
-    x2 = as_rows(x.transpose(*kept, *sorted(axes)), rows, width)
-    split(_logsumexp[x.dtype], rows, x.size, x2, out.reshape(-1))
+    else:
+        split(_logsumexp[x.dtype], len(x2), x.size, x2, out.reshape(-1))
     return out
 
 

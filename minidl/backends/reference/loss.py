@@ -23,9 +23,7 @@ def cross_entropy(
     """
     rows, classes = logits.shape
     losses, lse = np.zeros(rows, logits.dtype), np.full(rows, -np.inf, logits.dtype)
-    used = target != ignore_index
-    if (used & ((target < 0) | (target >= classes))).any():
-        raise ValueError("a target is no class")
+    check_targets(target, classes, ignore_index)
     if not logits.size:
         return losses, lse, np.zeros((), logits.dtype)
     x = as_rows(logits, rows, classes)
@@ -47,6 +45,12 @@ def cross_entropy(
             loss = (1 - label_smoothing) * loss + (label_smoothing / classes) * smooth
         np.copyto(losses[part], loss, where=used[part])
     return losses, lse, total
+
+
+def check_targets(target: np.ndarray, classes: int, ignore_index: int) -> None:
+    """Raise ValueError for a target that is neither a class nor ignored."""
+    if ((target != ignore_index) & ((target < 0) | (target >= classes))).any():
+        raise ValueError("a target is no class")
 
 
 def _targets(

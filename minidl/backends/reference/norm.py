@@ -14,7 +14,7 @@ import numpy as np
 from minidl.backends.reference.blocks import as_rows, flat, spans, sum_rows
 
 
-def _split(x: np.ndarray, ndim: int) -> tuple[tuple[int, ...], int, int]:
+def split_axes(x: np.ndarray, ndim: int) -> tuple[tuple[int, ...], int, int]:
     """Leading shape, rows and width of `x` normalised over its last `ndim` axes."""
     lead = x.shape[: x.ndim - ndim]
     return lead, math.prod(lead), math.prod(x.shape[x.ndim - ndim :])
@@ -28,7 +28,7 @@ def layer_norm(
     x: (*lead, *normalised), weight, bias: (*normalised) or None
     -> out (*lead, *normalised), mean (*lead), rstd (*lead).
     """
-    lead, rows, width = _split(x, ndim)
+    lead, rows, width = split_axes(x, ndim)
     out, mean, rstd = (np.empty(s, x.dtype) for s in (x.shape, lead, lead))
     if not out.size:
         mean.fill(np.nan)
@@ -85,7 +85,7 @@ def rms_norm(
 
     x: (*lead, *normalised), weight: (*normalised) or None -> out of x's shape, rstd (*lead).
     """
-    lead, rows, width = _split(x, ndim)
+    lead, rows, width = split_axes(x, ndim)
     out, rstd = np.empty(x.shape, x.dtype), np.empty(lead, x.dtype)
     if not out.size:
         rstd.fill(np.nan)
@@ -114,7 +114,7 @@ def _backward(
     rstd: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """dx and the row sums of g * xhat and g; without a mean, the mean's part of dx is absent."""
-    _, rows, width = _split(x, ndim)
+    _, rows, width = split_axes(x, ndim)
     dx = np.empty(x.shape, x.dtype)
     dweight = np.zeros(x.shape[x.ndim - ndim :], x.dtype)
     dbias = np.zeros_like(dweight)

@@ -10,6 +10,7 @@ integers and permutations are the same on every backend, normals within 2 ULP.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -72,23 +73,32 @@ def philox_at(counters: np.ndarray, lane: int, seed: int) -> np.ndarray:
     return np.stack([even[0], odd[0], even[1], odd[1]]).astype(np.uint32)
 
 
-def _bits64(n: int, seed: int, offset: int) -> np.ndarray:
+Bits = Callable[[int, int, int], np.ndarray]  # `philox_bits`, of whatever layer
+
+
+def _bits64(n: int, seed: int, offset: int, bits: Bits | None = None) -> np.ndarray:
     """n 64-bit words: word 2i is the low half of element i, word 2i + 1 the high half."""
-    return philox_bits(2 * n, seed, offset).view("<u8")
+    return (bits or philox_bits)(2 * n, seed, offset).view("<u8")
 
 
-def uniform(shape: tuple[int, ...], dtype: np.dtype | type, seed: int, offset: int) -> np.ndarray:
+def uniform(
+    shape: tuple[int, ...],
+    dtype: np.dtype | type,
+    seed: int,
+    offset: int,
+    bits: Bits | None = None,
+) -> np.ndarray:
     """Uniform on [0, 1): float32 from the 24 high bits of a word, float64 from 53 of two words.
 
-    Consumes one word per float32, two per float64.
+    Consumes one word per float32, two per float64. bits: another layer's `philox_bits`.
     """
     out = np.empty(shape, dtype)
     if out.dtype == np.float32:
-        bits = philox_bits(out.size, seed, offset)
-        bits >>= np.uint32(8)
-        np.multiply(bits, np.float32(2**-24), out=out.reshape(-1), casting="unsafe", dtype="f4")
+        words = (bits or philox_bits)(out.size, seed, offset)
+        words >>= np.uint32(8)
+        np.multiply(words, np.float32(2**-24), out=out.reshape(-1), casting="unsafe", dtype="f4")
     else:
-        wide = _bits64(out.size, seed, offset)
+        wide = _bits64(out.size, seed, offset, bits)
         wide >>= np.uint64(11)
         np.multiply(wide, 2.0**-53, out=out.reshape(-1))
     return out
@@ -116,15 +126,20 @@ def normal(shape: tuple[int, ...], dtype: np.dtype | type, seed: int, offset: in
     return out
 
 
-def bernoulli(shape: tuple[int, ...], p: float | np.ndarray, seed: int, offset: int) -> np.ndarray:
+def bernoulli(
+    shape: tuple[int, ...],
+    p: float | np.ndarray,
+    seed: int,
+    offset: int,
+    bits: Bits | None = None,
+) -> np.ndarray:
     """True with probability p: bool, where the element's word is below round(p * 2^32).
 
     p: float or array to be broadcast to `shape`, 0 <= p <= 1 (the caller checks); 0 never and 1
-    always gives True.
-    Consumes one word per element.
+    always gives True. Consumes one word per element. bits: another layer's `philox_bits`.
     """
     out = np.empty(shape, np.bool_)
-    words = philox_bits(out.size, seed, offset).reshape(shape)
+    words = (bits or philox_bits)(out.size, seed, offset).reshape(shape)
     if isinstance(p, np.ndarray):
         threshold = np.rint(p.astype(np.float64) * 2.0**32).astype(np.uint64)
         np.less(words, threshold, out=out)

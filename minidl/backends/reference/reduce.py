@@ -21,14 +21,14 @@ def sum(
     Floor: 256 * eps * sum|x|, whatever the number of terms (float32 loses digits over long sums).
     """
     if dtype is not None or not axis or x.size < _WORTH or not x.flags.c_contiguous:
-        return np.asarray(np.sum(x, axis=axis, keepdims=keepdims, dtype=dtype))
+        return np.asarray(np.sum(x, axis=axis, keepdims=keepdims, dtype=dtype), order="C")
     dims = sorted(axis)
     start, stop = dims[0], dims[-1] + 1
     before, after = x.shape[:start], x.shape[stop:]
     rows = math.prod(before)
     neighbours = len(dims) < x.ndim and stop - start == len(dims)
     if x.dtype.kind != "f" or not neighbours or (after and x.size < rows * _WORTH):
-        return np.asarray(np.sum(x, axis=axis, keepdims=keepdims))
+        return np.asarray(np.sum(x, axis=axis, keepdims=keepdims), order="C")
     if after:
         matrices = x.reshape(rows, math.prod(x.shape[start:stop]), math.prod(after))
         out = np.stack([sum_rows(matrix) for matrix in matrices])

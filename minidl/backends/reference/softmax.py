@@ -13,8 +13,8 @@ import numpy as np
 from minidl.backends.reference.blocks import as_rows, spans
 
 
-def _along(kernel: Callable[..., None], axis: int, *inputs: np.ndarray) -> np.ndarray:
-    """Run `kernel(out, *inputs, ones)` on (rows, width) pieces with `axis` as the width."""
+def along(run: Callable[..., None], axis: int, *inputs: np.ndarray) -> np.ndarray:
+    """`run(*inputs, out)` on (rows, width) arrays with `axis` as the width."""
     first = inputs[0]
     out = np.empty(first.shape, first.dtype)
     if not out.size:
@@ -28,13 +28,41 @@ def _along(kernel: Callable[..., None], axis: int, *inputs: np.ndarray) -> np.nd
         sources = [np.moveaxis(x, axis, -1) for x in inputs]
         target = np.empty(sources[0].shape, first.dtype)
     rows = out.size // width
-    sources = [as_rows(x, rows, width) for x in sources]
-    target2, ones = target.reshape(rows, width), np.ones(width, first.dtype)
-    for start, stop in spans(rows, width):
-        kernel(target2[start:stop], *[x[start:stop] for x in sources], ones)
+    run(*[as_rows(x, rows, width) for x in sources], target.reshape(rows, width))
     if not last:
         out[...] = np.moveaxis(target, -1, axis)
     return out
+
+
+def _along(kernel: Callable[..., None], axis: int, *inputs: np.ndarray) -> np.ndarray:
+    """`kernel(out, *inputs, ones)` on (rows, width) pieces with `axis` as the width."""
+
+    def run(*arrays: np.ndarray) -> None:
+        *sources, target = arrays
+        rows, width = target.shape
+        ones = np.ones(width, target.dtype)
+        for start, stop in spans(rows, width):
+            kernel(target[start:stop], *[x[start:stop] for x in sources], ones)
+
+    return along(run, axis, *inputs)
+
+
+def fold_sum(
+    x: np.ndarray, axis: tuple[int, ...], keepdim: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """What a reduction of `x` fills, and `x` as (rows, width) with the axes as the width.
+
+    None in place of the rows where there is nothing to reduce, or nothing to fill.
+    """
+    axes = {a % x.ndim for a in axis} if x.ndim else set()
+    kept = [a for a in range(x.ndim) if a not in axes]
+    shape = [x.shape[a] for a in kept]
+    full = [1 if a in axes else n for a, n in enumerate(x.shape)]
+    out = np.empty(full if keepdim else shape, x.dtype)
+    rows, width = math.prod(shape), math.prod(x.shape[a] for a in axes)
+    if not rows or not width:
+        return out, None
+    return out, as_rows(x.transpose(*kept, *sorted(axes)), rows, width)
 
 
 def _softmax(out: np.ndarray, x: np.ndarray, ones: np.ndarray) -> None:
@@ -98,16 +126,11 @@ def logsumexp(x: np.ndarray, axis: tuple[int, ...], keepdim: bool) -> np.ndarray
 
     Floor: 4 * eps * (|max| + log(count)).
     """
-    axes = {a % x.ndim for a in axis} if x.ndim else set()
-    kept = [a for a in range(x.ndim) if a not in axes]
-    shape = [x.shape[a] for a in kept]
-    full = [1 if a in axes else n for a, n in enumerate(x.shape)]
-    out = np.empty(full if keepdim else shape, x.dtype)
-    rows, width = math.prod(shape), math.prod(x.shape[a] for a in axes)
-    if not rows or not width:
+    out, x2 = fold_sum(x, axis, keepdim)
+    if x2 is None:
         out.fill(-np.inf)
         return out
-    x2 = as_rows(x.transpose(*kept, *sorted(axes)), rows, width)
+    rows, width = x2.shape
     target, ones = out.reshape(-1), np.ones(width, x.dtype)
     for start, stop in spans(rows, width):
         piece = x2[start:stop]

@@ -162,9 +162,8 @@ def _binary(backward: bool) -> Inputs:
 
 
 ROWS: tuple[Entry, ...] = (
-    # the contract allows 256 eps sum|x|, for any number of terms; these are few;
-    # what it hands on to NumPy comes back in the order of a transposed input
-    entry("sum", _sum, half="table", any_order=True, floor=_terms),
+    # the contract allows 256 eps sum|x|, for any number of terms; these are few
+    entry("sum", _sum, half="table", floor=_terms),
     entry("amax", _extremum, dtypes=(*WORKING, int64), half="table", same=0.0),
     entry("amin", _extremum, dtypes=(*WORKING, int64), half="table", same=0.0),
     entry("softmax", _soft, least=1),

@@ -12,9 +12,12 @@ from minidl.testing.entries.draws import array, shape
 from minidl.testing.entry import Entry, entry
 
 
-def _own(d: Any, shape: Any, dtype: DType, low: float = -3) -> np.ndarray:
+def _own(d: Any, shape: Any, dtype: DType, low: float = -3, extreme: bool = False) -> np.ndarray:
     """An array that can be written: no element in two places."""
-    return d.layout(np.asarray(d.rng.uniform(low, 3, shape)).astype(dtype.numpy), broadcast=False)
+    x = np.asarray(d.rng.uniform(low, 3, shape)).astype(dtype.numpy)
+    if extreme and x.size and d.integer(0, 2) == 2:
+        x.reshape(-1)[d.rng.integers(x.size)] = d.choice([np.inf, -np.inf, np.nan])
+    return d.layout(x, broadcast=False)
 
 
 def _tensors(d: Any) -> list[tuple[int, ...]]:
@@ -28,7 +31,7 @@ def _sgd(d: Any, dtype: DType) -> Sample:
     first = [d.boolean() for _ in shapes]
     return Sample(
         (
-            [_own(d, s, dtype) for s in shapes],
+            [_own(d, s, dtype, extreme=True) for s in shapes],
             [array(d, s, dtype) for s in shapes],
             [_own(d, s, dtype) if momentum else None for s in shapes],
             first,
@@ -51,7 +54,7 @@ def _adam(d: Any, dtype: DType) -> Sample:
     beta1, beta2 = d.choice([(0.9, 0.999), (0.4, 0.9), (0.0, 0.5)])
     return Sample(
         (
-            [_own(d, s, dtype) for s in shapes],
+            [_own(d, s, dtype, extreme=True) for s in shapes],
             [array(d, s, dtype) for s in shapes],
             [_own(d, s, working) for s in shapes],
             [_own(d, s, working, 0.1) for s in shapes],
