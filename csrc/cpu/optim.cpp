@@ -58,7 +58,9 @@ void adam_step_f32(const AdamStep& a) {
             if (a.maximize) g = -g;
             if (coupled) g += x * a.weight_decay;
             const vf average = get(p.average + i, n);
-            const vf m = average + (g - average) * near1;
+            // from the end that is nearer, as torch.lerp does
+            const vf m = near1 < 0.5f ? average + (g - average) * near1
+                                      : g - (g - average) * a.beta1;
             vf v = get(p.square + i, n) * a.beta2 + g * g * near2;
             put(p.average + i, m, n);
             put(p.square + i, v, n);

@@ -30,6 +30,7 @@ __all__ = [
     "get_num_threads",
     "kernels_for",
     "local",
+    "on_device",
     "report",
     "set_num_threads",
     "use_backend",
@@ -88,18 +89,33 @@ local = Local()
 def use_backend(name: str) -> Iterator[None]:
     """Run the block on another kernel table, in this thread only."""
     state, table = local.state, table_named(name)
-    before, state.cpu = state.cpu, table
+    slot = table.device
+    before = getattr(state, slot)
+    setattr(state, slot, table)
     try:
         yield
     finally:
-        state.cpu = before
+        setattr(state, slot, before)
 
 
 def kernels_for(array: Any) -> Kernels:
     """The active table of the device that holds `array`."""
+    state = local.state
     if isinstance(array, np.ndarray):
-        return local.state.cpu
-    raise DeviceError("no kernel table for arrays of this type", got=type(array).__name__)
+        return state.cpu
+    if state.cuda is None:
+        state.cuda = cuda.table()
+    if not isinstance(array, state.cuda.ndarray):
+        raise DeviceError("no kernel table for arrays of this type", got=type(array).__name__)
+    return state.cuda
+
+
+def on_device(type: str) -> Kernels:
+    """The active table of "cpu" or "cuda"; DeviceError without one."""
+    state = local.state
+    if type == "cuda" and state.cuda is None:
+        state.cuda = cuda.table()
+    return getattr(state, type)
 
 
 def report(name: str = "default") -> dict[str, dict[str, Any]]:

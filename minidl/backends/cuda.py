@@ -1,17 +1,34 @@
-"""PyTorch's questions about GPUs, as a build without a table for them answers.
+"""PyTorch's questions about GPUs, and the kernel table that serves tensors there.
 
 So that `device = "cuda" if cuda.is_available() else "cpu"`, with which programs begin, runs.
 """
 
+from __future__ import annotations
+
+from minidl.backends.table import TABLES, Kernels
+from minidl.errors import DeviceError
+
+
+def missing() -> str | None:
+    """Why tensors cannot live on a GPU here, in one line; None if they can."""
+    return "this build has no kernel table for GPUs"
+
 
 def is_available() -> bool:
-    """Whether tensors can live on a GPU: no."""
-    return False
+    """Whether tensors can live on a GPU."""
+    return missing() is None
 
 
 def device_count() -> int:
-    """How many GPUs there are for tensors: none."""
+    """How many GPUs there are for tensors."""
     return 0
+
+
+def table() -> Kernels:
+    """The kernel table of the GPU, built when it is first asked for; DeviceError without one."""
+    if "cupy" not in TABLES:
+        raise DeviceError(f"there is no device 'cuda' here: {missing()}")
+    return TABLES["cupy"]
 
 
 def manual_seed(seed: int) -> None:

@@ -44,7 +44,7 @@ _SPECIFIED = (
     "index_put sgd_step adam_step grad_norm grad_scale philox_bits uniform normal bernoulli "
     "randint permutation multinomial dropout rsqrt pow_scalar cast copy "
     "lgamma digamma zeta gammainc gammaincc log_gamma_quantile_backward log_standard_gamma "
-    "poisson binomial cholesky solve_triangular solve inv slogdet eigh"
+    "poisson binomial cholesky solve_triangular solve inv slogdet eigh host refuse"
 )
 KERNEL_ENTRIES = tuple(_SPECIFIED.split())
 
@@ -92,7 +92,8 @@ class Kernels:
         self.sources: dict[str, str] = {}
         self.reasons: dict[str, list[str]] = {}
         for entry, name in ARRAY_ENTRIES.items():
-            self._set(entry, getattr(module, name), module.__name__)
+            if hasattr(module, name):
+                self._set(entry, getattr(module, name), module.__name__)
         for layer in layers:
             for entry, function in layer.entries.items():
                 guard = layer.when.get(entry)
@@ -105,7 +106,8 @@ class Kernels:
                 for entry in KERNEL_ENTRIES:
                     reason = f"{layer.name}: {layer.missing}"
                     self.reasons.setdefault(entry, []).append(reason)
-        lacking = [entry for entry in KERNEL_ENTRIES if entry not in self.sources]
+        entries = (*ARRAY_ENTRIES, *KERNEL_ENTRIES)
+        lacking = [entry for entry in entries if entry not in self.sources]
         if lacking:
             raise ArgumentError(f"no layer of the {device} table serves {', '.join(lacking)}")
 
@@ -138,7 +140,8 @@ def table_named(name: str) -> Kernels:
 class ThreadState:
     """What is active in one thread.
 
-    `cpu` is the active kernel table. `enter` calls a function with NumPy's floating point warnings
+    `cpu` is the active kernel table of the CPU, `cuda` that of the GPU, or None before the first
+    array there. `enter` calls a function with NumPy's floating point warnings
     off, in a context of its own (inf and nan are results here, as in PyTorch; the caller's own
     NumPy settings are left alone); it raises RuntimeError inside of itself, as from a signal
     handler or a `__del__` that interrupts a kernel. `recording` and `recorder` belong to
@@ -147,10 +150,11 @@ class ThreadState:
     before it happens.
     """
 
-    __slots__ = ("cpu", "enter", "recording", "recorder", "inference", "writes")
+    __slots__ = ("cpu", "cuda", "enter", "recording", "recorder", "inference", "writes")
 
     def __init__(self) -> None:
         self.cpu: Any = TABLES["start"]
+        self.cuda: Any = None
         context = contextvars.copy_context()
         context.run(np.seterr, all="ignore")
         for prepare in PREPARE:
@@ -184,21 +188,25 @@ class Local(threading.local):
 
 
 class Device:
-    """Where a tensor lives: `minidl.device("cpu")`."""
+    """Where a tensor lives: `minidl.device("cpu")`, `minidl.device("cuda:1")`."""
 
     __slots__ = ("type", "index")
 
     def __init__(self, type: Any, index: int | None = None) -> None:
         if isinstance(type, Device):
-            type, index = type.type, type.index
+            type, index = type.type, type.index if index is None else index
+        elif isinstance(type, int) and not isinstance(type, bool):
+            type, index = "cuda", type
         name, _, number = str(type).partition(":")
-        if name != "cpu" or not (number or "0").isdecimal():
-            raise DeviceError("this build has a table for the device 'cpu' only", got=repr(type))
+        if name not in ("cpu", "cuda") or not (number or "0").isdecimal():
+            raise DeviceError("a device is 'cpu', 'cuda' or 'cuda:N'", got=repr(type))
         self.type = name
         self.index = int(number) if number else index
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Device) and self.type == other.type
+        if not isinstance(other, Device) or self.type != other.type:
+            return False
+        return self.type == "cpu" or self.index == other.index
 
     def __hash__(self) -> int:
         return hash(self.type)

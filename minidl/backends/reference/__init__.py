@@ -34,6 +34,7 @@ from minidl.backends.reference.embedding import (
     index_put,
     scatter_add,
 )
+from minidl.backends.reference.host import host, refuse
 from minidl.backends.reference.linalg import (
     cholesky,
     eigh,
@@ -161,5 +162,7 @@ ENTRIES: dict[str, Callable] = {
         pow_scalar,
         cast,
         copy,
+        host,
+        refuse,
     )
 }

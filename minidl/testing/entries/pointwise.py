@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from minidl.dtypes import ALL, DType, bfloat16, bool_, float16, int32, int64, uint8
+from minidl.backends import reference
+from minidl.dtypes import ALL, DType, bfloat16, bool_, float16, float32, int32, int64, uint8
+from minidl.errors import OutOfRangeError
 from minidl.testing.case import Sample, sample
 from minidl.testing.draws import Inputs
 from minidl.testing.entries.draws import array, shape
 from minidl.testing.entry import WORKING, Entry, entry
+from minidl.testing.targets import kernels, placed
 
 NUMBERS = (*WORKING, int64, int32, uint8)
 
@@ -122,6 +125,31 @@ def _of_g_and_x(want: Any, g: np.ndarray, x: np.ndarray, *_: Any) -> np.ndarray:
     return 4 * np.abs(g) * (1 + np.abs(x))
 
 
+def _on_device(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda x: placed(function(x))
+
+
+def _refused(d: Any, dtype: DType) -> Sample:
+    bad = np.zeros(shape(d), bool)
+    if bad.size and d.boolean():
+        bad.flat[d.integer(0, bad.size - 1)] = True
+    return sample(d.layout(bad))
+
+
+def _raises(refuse: Callable[..., Any]) -> Callable[..., Any]:
+    """Whether it raises, at once or at the next read."""
+
+    def raises(bad: Any) -> Any:
+        try:
+            refuse(bad, OutOfRangeError("refused"))
+            getattr(kernels(), "host")(bad)  # noqa: B009
+        except OutOfRangeError:
+            return np.bool_(True)
+        return np.bool_(False)
+
+    return raises
+
+
 ANY = (*NUMBERS, bool_)
 EXACT = 0.0  # ULP: one rounding, of which there is one right result (and two zeros)
 ROWS: tuple[Entry, ...] = (
@@ -132,6 +160,15 @@ ROWS: tuple[Entry, ...] = (
     entry("sub", two(0, 3), dtypes=NUMBERS, half="table", same=EXACT),
     entry("div", two(0.5, 3, positive=True), half="table", same=EXACT),
     *(entry(n, one(), dtypes=(*WORKING, int64), half="table", same=EXACT) for n in ("neg", "abs")),
+    entry("host", one(), dtypes=ANY, view=True, any_order=True, same="bits", through=_on_device),
+    entry(
+        "refuse",
+        _refused,
+        dtypes=(float32,),
+        any_order=True,
+        oracle=_raises(reference.refuse),
+        through=_raises,
+    ),
     entry("sqrt", one(0, 9), half="table", same=EXACT),
     entry("clip", _clip, dtypes=(*WORKING, int64), half="table", same=EXACT),
     entry("where", _where, dtypes=ANY, half="table", same=EXACT),
