@@ -59,8 +59,8 @@ void adam_step_f32(const AdamStep& a) {
             if (coupled) g += x * a.weight_decay;
             const vf average = get(p.average + i, n);
             // from the end that is nearer, as torch.lerp does
-            const vf m = near1 < 0.5f ? average + (g - average) * near1
-                                      : g - (g - average) * a.beta1;
+            const vf m =
+                near1 < 0.5f ? average + (g - average) * near1 : g - (g - average) * a.beta1;
             vf v = get(p.square + i, n) * a.beta2 + g * g * near2;
             put(p.average + i, m, n);
             put(p.square + i, v, n);
