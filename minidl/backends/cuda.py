@@ -24,6 +24,11 @@ def device_count() -> int:
     return 0
 
 
+def current_device() -> int:
+    """The number of the GPU that new tensors are made on."""
+    return 0
+
+
 def table() -> Kernels:
     """The kernel table of the GPU, built when it is first asked for; DeviceError without one."""
     if "cupy" not in TABLES:

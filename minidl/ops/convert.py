@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd.op import Array, op
-from minidl.backends import local
+from minidl.backends import local, moved
 from minidl.dtypes import (
     FLOAT,
     FLOATS,
@@ -102,8 +102,8 @@ def _ndimension(input: Tensor) -> int:
 
 @method("get_device")
 def _get_device(input: Tensor) -> int:
-    """-1: the CPU."""
-    return -1
+    """The number of its GPU; -1: the CPU."""
+    return -1 if input.device.index is None else input.device.index
 
 
 setattr(Tensor, "is_cpu", property(lambda input: not input.is_cuda))  # noqa: B010
@@ -144,6 +144,16 @@ def cast(input: Tensor, dtype: Any) -> Tensor:
     return (_cast if dtype_of(wanted).kind == FLOAT else _cast_exact)(input, wanted)
 
 
+@op(promote=None)
+def _to_device(k: Any, input: Array, target: Any, source: Any) -> Any:
+    return moved(input, target)
+
+
+@_to_device.gradient
+def _(g: Tensor, target: Any, source: Any) -> Any:
+    return _to_device(g, source, target)
+
+
 @method("contiguous")
 def contiguous(input: Tensor, memory_format: Any = None) -> Tensor:
     """The tensor itself if its elements lie in C order, otherwise a copy that does."""
@@ -160,7 +170,11 @@ def to(
     copy: bool = False,
     non_blocking: bool = False,
 ) -> Tensor:
-    """The tensor in another dtype or on another device: `to(dtype)`, `to(device)`, `to(other)`."""
+    """The tensor in another dtype or on another device: `to(dtype)`, `to(device)`, `to(other)`.
+
+    Gradients flow back to where it was. non_blocking changes nothing: copies to a GPU are queued
+    behind its kernels anyway, copies from it wait. Raises DeviceError where there is no such GPU.
+    """
     for arg in args:
         if isinstance(arg, Tensor):
             dtype, device = arg.dtype, arg.device
@@ -169,8 +183,10 @@ def to(
         elif not isinstance(arg, bool):
             device = arg
     check_tensor("to", "input", input)
-    as_device(device)
     result = input if dtype is None else cast(input, dtype)
+    where = input.device if device is None else as_device(device)
+    if where.type != result.device.type:
+        result = _to_device(result, where, input.device)
     return clone(result) if copy and result is input else result
 
 

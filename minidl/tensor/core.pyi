@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import builtins
 from typing import Any
 import numpy as np
-from minidl.backends import CPU, Device, local
+from minidl.backends import ARRAY_TYPES, CPU, Device, device_of, host, local, moved, on_device
 from minidl.dtypes import FLOAT, FROM_NUMPY, HALF_NUMPY, DType
 from minidl.errors import DTypeError, GradientError, ShapeError
 
@@ -52,6 +52,8 @@ class Tensor:
     def __add__(self, other: Any, *, alpha: builtins.float = 1) -> Tensor: ...
     def __and__(self, other: Any) -> Tensor: ...
     def __array__(self, dtype: Any = None, copy: builtins.bool | None = None) -> Any: ...
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]: ...
     def __dlpack__(self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: builtins.bool | None = None) -> Any: ...
     def __dlpack_device__(self) -> Any: ...
     def __eq__(self, other: Any) -> Any: ...  # type: ignore[override]
@@ -685,7 +687,7 @@ class Tensor:
     def __reduce__(self) -> tuple[Any, ...]:
         ...
 
-def _restore(array: np.ndarray, tracked: bool, is_parameter: bool) -> Tensor:
+def _restore(array: np.ndarray, tracked: bool, is_parameter: bool, device: str='cpu') -> Tensor:
     ...
 
 def replay(root: Any, chain: tuple) -> Any:
