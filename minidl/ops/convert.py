@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from minidl.autograd.op import Array, op
-from minidl.backends import local, moved
+from minidl.autograd.op import Array, constant, op
+from minidl.backends import cuda, local, moved
 from minidl.dtypes import (
     FLOAT,
     FLOATS,
@@ -22,7 +22,7 @@ from minidl.dtypes import (
     float64,
     iinfo,
 )
-from minidl.errors import ArgumentError, DTypeError
+from minidl.errors import ArgumentError, DeviceError, DTypeError
 from minidl.ops.method import check_tensor, method
 from minidl.tensor import Tensor, as_device
 
@@ -200,6 +200,23 @@ def _cpu(input: Tensor, memory_format: Any = None) -> Tensor:
 def _cuda(input: Tensor, device: Any = None, non_blocking: bool = False) -> Tensor:
     """The tensor on a GPU; raises DeviceError where this build has none."""
     return to(input, device="cuda" if device is None else device)
+
+
+@method("pin_memory")
+def _pin_memory(input: Tensor, device: Any = None) -> Tensor:
+    """A copy in memory that the system does not move, from which copies to a GPU are faster.
+
+    The tensor itself if it is there. Raises DeviceError without a GPU and for a tensor on one.
+    """
+    if input.is_cuda:
+        raise DeviceError("needs a tensor on the CPU", operator="pin_memory", got=str(input.device))
+    return input if _is_pinned(input) else constant(cuda.pinned_copy(input.array))
+
+
+@method("is_pinned")
+def _is_pinned(input: Tensor, device: Any = None) -> bool:
+    """Whether the elements are in memory of `pin_memory`."""
+    return not input.is_cuda and cuda.is_pinned(input.array)
 
 
 def _conversion(name: str, dtype: str) -> None:
