@@ -20,6 +20,7 @@ _BERNOULLI = (
 )  # fmt: skip
 _SHIFT = 10  # asymptotic series are evaluated at this argument or beyond
 _NODES = 128  # of the quadrature; 96 leave errors of 4e-12
+_PIECE = 1024  # elements whose quadrature is done at once
 
 
 def _in_float64(kernel: Callable[..., np.ndarray], *xs: np.ndarray) -> np.ndarray:
@@ -187,8 +188,9 @@ def _nodes(a: np.ndarray, x: np.ndarray, upper: bool) -> tuple[np.ndarray, np.nd
 def _ratio(a: np.ndarray, x: np.ndarray, upper: bool) -> np.ndarray:
     """The incomplete gamma function on one side of x over x^a e^-x, in pieces."""
     out = np.empty_like(x)
-    for i in range(0, x.size, 1024):
-        out[i : i + 1024] = _nodes(a[i : i + 1024], x[i : i + 1024], upper)[1].sum(0)
+    for i in range(0, x.size, _PIECE):
+        here = slice(i, i + _PIECE)
+        out[here] = _nodes(a[here], x[here], upper)[1].sum(0)
     return out
 
 
@@ -249,7 +251,8 @@ def _log_gamma_quantile(a: np.ndarray, y: np.ndarray) -> np.ndarray:
     x = np.exp(y)
     out = np.empty_like(x)
     middle = _digamma(a + 1)
-    series = (x <= 1.5) & (y <= middle)
+    near = (x <= 1.5) & (y <= middle)
+    series = np.flatnonzero(near)
     s, t, log = a[series], x[series], y[series]
     # x^a e^-x / P = sum of x^k / (a ... (a + k)), differentiated by a term by term
     term, harmonic = 1 / s, np.zeros_like(s)
@@ -262,9 +265,9 @@ def _log_gamma_quantile(a: np.ndarray, y: np.ndarray) -> np.ndarray:
     out[series] = (middle[series] - log) * total + slope
     middle -= 1 / a
     for upper in (False, True):
-        places = np.flatnonzero(~series & (y > middle if upper else ~(y > middle)))
-        for i in range(0, places.size, 1024):
-            here = places[i : i + 1024]
+        places = np.flatnonzero(~near & (y > middle if upper else ~(y > middle)))
+        for i in range(0, places.size, _PIECE):
+            here = places[i : i + _PIECE]
             s, weight = _nodes(a[here], x[here], upper)
             out[here] = ((np.abs(y[here] - middle[here]) + s) * weight).sum(0)
     return out
