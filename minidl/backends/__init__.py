@@ -134,7 +134,7 @@ def on_device(device: Device) -> Kernels:
         return state.cpu
     if state.cuda is None:
         state.cuda = cuda.table()
-    if device.index not in (None, cuda.current_device()):
+    if device.index is not None and device.index != cuda.current_device():
         raise DeviceError(
             f"tensors are made on the current GPU; call minidl.cuda.set_device({device.index})"
             f" first, or use `with minidl.cuda.device({device.index})`",

@@ -22,7 +22,8 @@ def is_writable(array: Any) -> bool:
     if isinstance(array, np.ndarray):
         return array.flags.writeable
     # CuPy's arrays know no read-only memory; those of NumPy that broadcast are read-only
-    return not any([n > 1 and not step for n, step in zip(array.shape, array.strides, strict=True)])
+    pairs = zip(array.shape, array.strides, strict=True)
+    return not array.size or not any([n > 1 and not step for n, step in pairs])
 
 
 def owns_memory(array: Any) -> bool:

@@ -31,7 +31,8 @@ _SERVED = (
     "bitwise_not left_shift right_shift "
     "sum prod cumsum cumprod any all argmax argmin sort argsort argpartition count_nonzero "
     "where clip copyto stack flip roll pad tril triu take take_along_axis repeat tile nonzero "
-    "einsum outer empty zeros ones full arange asarray array broadcast_to from_dlpack"
+    "einsum outer empty zeros ones full arange asarray array broadcast_to ascontiguousarray "
+    "moveaxis expand_dims put_along_axis unique bincount searchsorted histogram from_dlpack"
 )
 ARRAY_ENTRIES = {n.partition(":")[0]: n.rpartition(":")[2] for n in _SERVED.split()}
 _SPECIFIED = (
@@ -40,11 +41,12 @@ _SPECIFIED = (
     "add_layer_norm rms_norm rms_norm_backward relu relu_backward erf erfc erfinv sigmoid "
     "sigmoid_backward tanh_backward log_sigmoid softplus gelu gelu_backward silu "
     "silu_backward cross_entropy cross_entropy_backward binary_cross_entropy_with_logits "
-    "binary_cross_entropy_with_logits_backward embedding_backward scatter_add index_add "
-    "index_put sgd_step adam_step grad_norm grad_scale philox_bits uniform normal bernoulli "
-    "randint permutation multinomial dropout rsqrt pow_scalar cast copy "
-    "lgamma digamma zeta gammainc gammaincc log_gamma_quantile_backward log_standard_gamma "
-    "poisson binomial cholesky solve_triangular solve inv slogdet eigh host refuse"
+    "binary_cross_entropy_with_logits_backward embedding_backward scatter_add scatter_reduce "
+    "index_add index_put cummax cummin windows sgd_step adam_step grad_norm grad_scale "
+    "philox_bits uniform normal bernoulli randint permutation multinomial dropout "
+    "rsqrt pow_scalar cast copy lgamma digamma zeta gammainc gammaincc log_gamma_quantile_backward "
+    "log_standard_gamma poisson binomial cholesky solve_triangular solve inv slogdet eigh "
+    "host refuse"
 )
 KERNEL_ENTRIES = tuple(_SPECIFIED.split())
 
