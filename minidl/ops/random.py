@@ -351,7 +351,7 @@ def _normal(k: Any, mean: Array, std: Array, generator: Any) -> Any:
     if dtype.kind != "f":
         raise DTypeError("mean and std must be floating point")
     k.refuse(k.lt(std, 0), ArgumentError("std must not be negative"))
-    shape = np.broadcast_shapes(np.shape(mean), np.shape(std))
+    shape = np.broadcast_shapes(*[x.shape for x in (mean, std) if type(x) in ARRAY_TYPES])
     pairs = -(-math.prod(shape) // 2)
     seed, offset = drawn(generator, pairs * (4 if dtype == np.float64 else 2))
     return k.add(k.mul(k.normal(shape, dtype, seed, offset), std), mean)

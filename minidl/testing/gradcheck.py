@@ -57,7 +57,7 @@ def _difference(
     values = []
     try:
         for sign in (1, -1):
-            x.array[...] = moved(before + sign * step, x.device)
+            x.array[...] = moved(np.asarray(before + sign * step), x.device)
             with no_grad():
                 ys = _outputs(function, inputs)
             pairs = zip(weights, ys, strict=True)

@@ -121,6 +121,11 @@ def host(array: Any) -> np.ndarray:
     return backends.host(array)
 
 
+def device() -> str:
+    """Where the checks run: what rows without tensors pass on as `device`."""
+    return _device
+
+
 def kernels() -> Kernels:
     """The table that the checks run on."""
     return backends.kernels_for(placed(np.zeros(0)))
