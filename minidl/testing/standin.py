@@ -72,7 +72,10 @@ def _operand(x: Any) -> Any:
 def _wrapped(x: Any) -> Any:
     """The result of NumPy's function as CuPy gives it."""
     if isinstance(x, np.ndarray | np.generic):
-        return ndarray(np.asarray(x))
+        array = np.asarray(x)
+        if not array.flags.writeable:
+            array.flags.writeable = True  # CuPy has no read-only arrays, not even of diagonals
+        return ndarray(array)
     if isinstance(x, list | tuple):
         return tuple(_wrapped(item) for item in x)
     return x
