@@ -5,6 +5,8 @@ So that `device = "cuda" if cuda.is_available() else "cpu"`, with which programs
 
 from __future__ import annotations
 
+import numpy as np
+
 from minidl.backends.table import TABLES, Kernels
 from minidl.errors import DeviceError
 
@@ -24,11 +26,26 @@ def device_count() -> int:
     return 0
 
 
+def current_device() -> int:
+    """The number of the GPU that new tensors are made on."""
+    return 0
+
+
 def table() -> Kernels:
     """The kernel table of the GPU, built when it is first asked for; DeviceError without one."""
     if "cupy" not in TABLES:
         raise DeviceError(f"there is no device 'cuda' here: {missing()}")
     return TABLES["cupy"]
+
+
+def pinned_copy(array: np.ndarray) -> np.ndarray:
+    """A copy of the array in pinned memory, in C order; DeviceError without a GPU."""
+    raise DeviceError(f"pinned memory needs a GPU: {missing()}")
+
+
+def is_pinned(array: np.ndarray) -> bool:
+    """Whether the array's memory is pinned."""
+    return False
 
 
 def manual_seed(seed: int) -> None:
