@@ -8,8 +8,8 @@ its arguments, or `ufunc`; where CuPy does not tell, the name alone.
 """
 
 from __future__ import annotations
-
 import __future__
+
 import importlib
 import inspect
 import re

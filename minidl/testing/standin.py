@@ -232,7 +232,9 @@ def _key(key: Any) -> tuple[Any, ...]:
     return items if any(x is Ellipsis for x in items) else (*items, Ellipsis)
 
 
-for _name in ("add sub mul truediv floordiv mod pow matmul and or xor lshift rshift").split():
+_BINARY = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift"
+_HOST = "float int bool index complex array array_ufunc array_function array_interface dlpack"
+for _name in _BINARY.split():
     _function = getattr(operator, f"__{_name}__")
     setattr(ndarray, f"__{_name}__", _binary(_name, _function, False))
     setattr(ndarray, f"__r{_name}__", _binary(_name, _function, True))
@@ -241,9 +243,7 @@ for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     setattr(ndarray, f"__{_name}__", _binary(_name, getattr(operator, _name), False))
 for _name in ("neg", "pos", "abs", "invert"):
     setattr(ndarray, f"__{_name}__", _unary(_name, getattr(operator, _name)))
-for _name in (
-    "float int bool index complex array array_ufunc array_function array_interface dlpack"
-).split():
+for _name in _HOST.split():
     setattr(ndarray, f"__{_name}__", _waits(_name))
 ndarray.__hash__ = None  # type: ignore[assignment]
 

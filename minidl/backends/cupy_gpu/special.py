@@ -8,7 +8,7 @@ import numpy as np
 
 from minidl.backends.cupy_gpu.xp import special
 
-__all__ = ["_PIECE", "digamma", "gammainc", "gammaincc", "lgamma", "zeta"]
+__all__ = ["_PIECE", "_log_gamma", "digamma", "lgamma", "zeta"]
 
 _PIECE = 2**16  # elements whose quadrature is done at once: 64 MiB per working array
 
@@ -16,6 +16,10 @@ _PIECE = 2**16  # elements whose quadrature is done at once: 64 MiB per working 
 def _in_float64(name: str, *xs: Any) -> Any:
     wide = [x.astype(np.float64, copy=False) for x in xs]
     return getattr(special, name)(*wide).astype(xs[0].dtype, copy=False)
+
+
+def _log_gamma(x: Any) -> Any:
+    return special.gammaln(x)
 
 
 def lgamma(x: Any) -> Any:
@@ -31,13 +35,3 @@ def digamma(x: Any) -> Any:
 def zeta(s: Any, q: Any) -> Any:
     """Hurwitz' zeta function."""
     return _in_float64("zeta", s, q)
-
-
-def gammainc(a: Any, x: Any) -> Any:
-    """P(a, x), the regularised lower incomplete gamma function."""
-    return _in_float64("gammainc", a, x)
-
-
-def gammaincc(a: Any, x: Any) -> Any:
-    """Q(a, x) = 1 - P(a, x)."""
-    return _in_float64("gammaincc", a, x)
