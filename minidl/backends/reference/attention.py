@@ -145,7 +145,7 @@ def attention(
     for heads, rows, columns in problem.blocks():
         s = problem.scores(scratch, heads, rows, columns)
         top = s.max(axis=-1)
-        top[top == -np.inf] = 0  # a row that sees no key: exp(-inf - 0) = 0
+        np.copyto(top, 0, where=top == -np.inf)  # a row that sees no key: exp(-inf - 0) = 0
         s -= top[..., None]
         np.exp(s, out=s)
         total = s @ ones[:columns]
@@ -153,7 +153,7 @@ def attention(
         np.add(np.log(total).reshape(part.shape), top.reshape(part.shape), out=part)
         weighted = s @ problem.v[heads, :columns]
         weighted /= total[..., None]
-        weighted[total == 0] = 0
+        np.copyto(weighted, 0, where=(total == 0)[..., None])
         out4[heads, :, rows] = weighted.reshape(*part.shape, v.shape[-1])
     return out, lse
 

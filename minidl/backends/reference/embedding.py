@@ -13,6 +13,11 @@ import numpy as np
 from minidl.backends.reference.blocks import as_rows, spans
 
 
+def add_at(target: np.ndarray, positions: np.ndarray, values: np.ndarray) -> None:
+    """target[positions[i]] += values[i], one after the other; all are (n,), of one dtype."""
+    np.add.at(target, positions, values)
+
+
 def _add_rows(out: np.ndarray, index: np.ndarray, rows: np.ndarray) -> None:
     """out[index[i]] += rows[i] for C-contiguous `out` (n, width); -n <= index < n.
 
@@ -23,7 +28,7 @@ def _add_rows(out: np.ndarray, index: np.ndarray, rows: np.ndarray) -> None:
     target, columns = out.reshape(-1), np.arange(width)
     for start, stop in spans(len(rows), width):
         positions = (index[start:stop, None] * width + columns).reshape(-1)
-        np.add.at(target, positions, rows[start:stop].reshape(-1))
+        add_at(target, positions, rows[start:stop].reshape(-1))
 
 
 def embedding_backward(
@@ -60,7 +65,7 @@ def scatter_add(x: np.ndarray, dim: int, index: np.ndarray, src: np.ndarray) -> 
             positions += index * step
         else:
             positions += (np.arange(length) * step).reshape(-1, *(1,) * (index.ndim - axis - 1))
-    np.add.at(out.reshape(-1), positions.reshape(-1), src.reshape(-1).astype(x.dtype, copy=False))
+    add_at(out.reshape(-1), positions.reshape(-1), src.reshape(-1).astype(x.dtype, copy=False))
     return out
 
 
@@ -91,6 +96,12 @@ def _is_basic(item: Any) -> bool:
     return isinstance(item, int | np.integer) and not isinstance(item, bool)
 
 
+def _places(item: Any) -> tuple[Any, ...]:
+    """An index item, a mask as the positions of what it selects, one array per axis."""
+    mask = isinstance(item, np.ndarray) and item.ndim and item.dtype == np.bool_
+    return np.nonzero(item) if mask else (item,)
+
+
 def index_put(
     x: np.ndarray, indices: tuple[Any, ...], value: np.ndarray, accumulate: bool
 ) -> np.ndarray:
@@ -100,6 +111,7 @@ def index_put(
     value: broadcastable to x[indices] -> x's shape. Without `accumulate` the last of repeated
     places wins.
     """
+    indices = tuple(place for item in indices for place in _places(item))
     out = np.array(x, order="C")
     if not accumulate:
         out[indices] = value
@@ -115,5 +127,5 @@ def index_put(
         # NumPy itself says which flat position every selected element has
         places = np.arange(x.size).reshape(x.shape)[indices]
         value = np.broadcast_to(value, places.shape).astype(x.dtype, copy=False)
-        np.add.at(out.reshape(-1), places.reshape(-1), value.reshape(-1))
+        add_at(out.reshape(-1), places.reshape(-1), value.reshape(-1))
     return out

@@ -1,9 +1,11 @@
 """Where values leave their device: reads on the CPU and checks of values."""
 
+from typing import Any
+
 import numpy as np
 
 
-def host(x: np.ndarray) -> np.ndarray:
+def host(x: Any) -> Any:
     """The elements in the memory of the CPU, as a NumPy array; there it is `x` itself.
 
     The only way by which an operator may look at values: on a GPU it waits for them. Raises what

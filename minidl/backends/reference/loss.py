@@ -3,6 +3,7 @@
 import numpy as np
 
 from minidl.backends.reference.blocks import as_rows, pointwise, spans
+from minidl.backends.reference.host import refuse
 
 
 def cross_entropy(
@@ -29,7 +30,7 @@ def cross_entropy(
     x = as_rows(logits, rows, classes)
     ones = np.ones(classes, logits.dtype)
     used, index, picked = _targets(target, weight, ignore_index, logits.dtype)
-    total = np.array(picked.sum(where=used, dtype=np.float64), logits.dtype)
+    total = np.array(np.where(used, picked, 0).sum(dtype=np.float64), logits.dtype)
     for start, stop in spans(rows, classes):
         part = slice(start, stop)
         top = x[part].max(axis=1)
@@ -49,8 +50,8 @@ def cross_entropy(
 
 def check_targets(target: np.ndarray, classes: int, ignore_index: int) -> None:
     """Raise ValueError for a target that is neither a class nor ignored."""
-    if ((target != ignore_index) & ((target < 0) | (target >= classes))).any():
-        raise ValueError("a target is no class")
+    bad = (target != ignore_index) & ((target < 0) | (target >= classes))
+    refuse(bad, ValueError("a target is no class"))
 
 
 def _targets(
@@ -97,7 +98,7 @@ def cross_entropy_backward(
         d[np.arange(stop - start), index[part]] -= direct[part]
         if label_smoothing:
             d -= np.multiply.outer(g[part], share)
-        d[~used[part]] = 0
+        np.copyto(d, 0, where=~used[part, None])
     return dx
 
 
@@ -160,8 +161,8 @@ def binary_cross_entropy_with_logits_backward(
         positive = x > 0
         np.multiply(p, t, out=dx)
         np.subtract(1, t, out=u)
-        np.multiply(dx, e, out=dx, where=positive)
-        np.multiply(u, e, out=u, where=~positive)
+        dx *= np.where(positive, e, 1)
+        u *= np.where(positive, 1, e)
         np.subtract(u, dx, out=dx)
         e += 1
         dx /= e

@@ -73,7 +73,7 @@ def add_layer_norm(
     eps: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """`layer_norm` of x + y, of one shape -> out, the sum, mean, rstd."""
-    total = np.add(x, y, order="C")
+    total = np.asarray(np.add(x, y), order="C")
     out, mean, rstd = layer_norm(total, ndim, weight, bias, eps)
     return out, total, mean, rstd
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from minidl.backends.reference.blocks import spans
+from minidl.backends.reference.host import host
 
 
 def _wide(dtype: np.dtype) -> np.dtype:
@@ -160,18 +161,18 @@ def _norm(x: np.ndarray, p: float) -> float:
     if not x.size:
         return 0.0
     if math.isinf(p):
-        return float(np.abs(x).max() if p > 0 else np.abs(x).min())
+        return float(host(np.abs(x).max() if p > 0 else np.abs(x).min()))
     if p == 0:
-        return float(np.count_nonzero(x))
+        return float(host(np.count_nonzero(x)))
     total = 0.0
     for start, stop in spans(x.size):
         piece = x[start:stop].astype(np.float64, copy=False)
-        total += float(np.dot(piece, piece) if p == 2 else (np.abs(piece) ** p).sum())
+        total += float(host(np.dot(piece, piece) if p == 2 else (np.abs(piece) ** p).sum()))
     if (total == 0 or math.isinf(total)) and x.dtype == np.float64:
         # powers of float64 values may leave the range although the norm does not
-        top = float(np.abs(x).max())
+        top = float(host(np.abs(x).max()))
         if 0 < top < math.inf:
-            return top * float((np.abs(x / top) ** p).sum()) ** (1 / p)
+            return top * float(host((np.abs(x / top) ** p).sum())) ** (1 / p)
     return total ** (1 / p) if total or p > 0 else math.inf
 
 

@@ -209,6 +209,6 @@ def multinomial(p: np.ndarray, n: int, replacement: bool, seed: int, offset: int
             target[row] = np.searchsorted(running[row], points[row], side="right")
     else:
         race = -np.log(1 - uniform((rows, classes), np.float64, seed, offset)) / p2
-        race[p2 == 0] = np.inf
+        np.copyto(race, np.inf, where=p2 == 0)
         target[...] = np.argsort(race, axis=1, kind="stable")[:, :n]
     return out

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from minidl.backends.reference.host import host
 from minidl.backends.reference.random import philox_at
 from minidl.backends.reference.special import lgamma
 
@@ -44,8 +45,9 @@ def _reject(
     while elements.size:
         words = philox_at(_counters(offset, elements), lane, seed)
         values, accepted = attempt(words, elements)
-        out[elements[accepted]] = values[accepted]
-        elements = elements[~accepted]
+        done = np.flatnonzero(accepted)
+        out[elements[done]] = values[done]
+        elements = elements[np.flatnonzero(~accepted)]
         lane += 1
 
 
@@ -70,7 +72,7 @@ def log_standard_gamma(a: np.ndarray, seed: int, offset: int) -> np.ndarray:
         return np.log(own) + log, np.log(_uniform(words[3])) < limit
 
     _reject(attempt, out, valid, seed, offset)
-    low = valid[shape[valid] < 1]
+    low = valid[np.flatnonzero(shape[valid] < 1)]
     words = philox_at(_counters(offset, low), _BOOST, seed)
     out[low] += np.log(_wide(words[0], words[1])) / shape[low]
     return out.reshape(a.shape).astype(a.dtype, copy=False)
@@ -90,7 +92,7 @@ def _search(
     probability, count = first, np.zeros_like(first)
     for k in range(1, _MOST):
         more = rest >= 0
-        if not more.any():
+        if not host(more.any()):
             break
         probability = probability * following(elements, k)
         count += more

@@ -135,7 +135,9 @@ def logsumexp(x: np.ndarray, axis: tuple[int, ...], keepdim: bool) -> np.ndarray
     for start, stop in spans(rows, width):
         piece = x2[start:stop]
         shift = piece.max(axis=1)
-        shift[np.isinf(shift)] = 0  # -inf - -inf would be NaN; exp(+inf) is the right +inf
+        np.copyto(
+            shift, 0, where=np.isinf(shift)
+        )  # -inf - -inf would be NaN; exp(+inf) is the right +inf
         total = np.exp(piece - shift[:, None]) @ ones
         np.add(np.log(total), shift, out=target[start:stop])
     return out

@@ -11,6 +11,7 @@ from functools import cache
 import numpy as np
 
 from minidl.backends.reference.blocks import pointwise
+from minidl.backends.reference.host import host
 
 _HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 # B(2k) of the Euler-Maclaurin formula, k = 1, 2, ...
@@ -20,6 +21,7 @@ _BERNOULLI = (
 )  # fmt: skip
 _SHIFT = 10  # asymptotic series are evaluated at this argument or beyond
 _NODES = 128  # of the quadrature; 96 leave errors of 4e-12
+_PIECE = 1024  # elements whose quadrature is done at once
 
 
 def _in_float64(kernel: Callable[..., np.ndarray], *xs: np.ndarray) -> np.ndarray:
@@ -44,7 +46,7 @@ def _series(coefficients: tuple[float, ...], x: np.ndarray) -> np.ndarray:
 @cache
 def _near_two() -> tuple[float, ...]:
     """Coefficients of log gamma(2 + z) / z: 1 - Euler's constant, then (-1)^k (zeta(k) - 1) / k."""
-    zeta = [float(_zeta(np.array(float(k)), np.array(2.0))) for k in range(2, 30)]
+    zeta = host(_zeta(np.arange(2.0, 30.0), np.array(2.0))).tolist()
     return (1 - 0.5772156649015329, *((-1) ** k * z / k for k, z in enumerate(zeta, 2)))
 
 
@@ -187,8 +189,9 @@ def _nodes(a: np.ndarray, x: np.ndarray, upper: bool) -> tuple[np.ndarray, np.nd
 def _ratio(a: np.ndarray, x: np.ndarray, upper: bool) -> np.ndarray:
     """The incomplete gamma function on one side of x over x^a e^-x, in pieces."""
     out = np.empty_like(x)
-    for i in range(0, x.size, 1024):
-        out[i : i + 1024] = _nodes(a[i : i + 1024], x[i : i + 1024], upper)[1].sum(0)
+    for i in range(0, x.size, _PIECE):
+        here = slice(i, i + _PIECE)
+        out[here] = _nodes(a[here], x[here], upper)[1].sum(0)
     return out
 
 
@@ -203,31 +206,31 @@ def _log_density(a: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def _incomplete(a: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """P and Q, each computed by itself where it is the smaller one."""
-    shape = np.broadcast_shapes(a.shape, x.shape)
-    p, q = np.full((2, *shape), np.nan)
+    """P and Q of (n,) arrays, each computed by itself where it is the smaller one."""
+    p, q = np.full((2, *x.shape), np.nan)
     inside = (a > 0) & (x > 0) & np.isfinite(a) & np.isfinite(x)
     p[(x == 0) & (a > 0)] = p[(x >= 0) & (a == np.inf) & (x < np.inf)] = 0
     p[(x == np.inf) & (a >= 0) & (a < np.inf)] = p[(a == 0) & (x > 0)] = 1
     np.subtract(1, p, out=q)
-    series = inside & (x <= 0.5)
-    below = inside & ~series & (x <= a)
-    above = inside & ~series & ~below
-    if series.any():
-        s, t = a[series], x[series]
+    small, left = x <= 0.5, x <= a
+    here = np.flatnonzero(inside & small)
+    if here.size:
+        s, t = a[here], x[here]
         term, total = np.ones_like(t), np.zeros_like(t)
         for k in range(1, 18):
             term = term * (-t / k)
             total += term * (s / (s + k))
         log1p = np.where(s < 0.5, _log_gamma_1p(np.minimum(s, 0.5)), _log_gamma(s + 1))
         power = s * np.log(t) - log1p
-        p[series] = np.exp(power) * (1 + total)
-        q[series] = -np.expm1(power) - np.exp(power) * total
-    for here, upper, one, other in ((below, False, p, q), (above, True, q, p)):
-        if here.any():
+        p[here] = np.exp(power) * (1 + total)
+        q[here] = -np.expm1(power) - np.exp(power) * total
+    for side, upper, one, other in ((left, False, p, q), (~left, True, q, p)):
+        here = np.flatnonzero(inside & ~small & side)
+        if here.size:
             s, t = a[here], x[here]
-            one[here] = np.exp(_log_density(s, t)) * _ratio(s, t, upper)
-            other[here] = 1 - one[here]
+            value = np.exp(_log_density(s, t)) * _ratio(s, t, upper)
+            one[here] = value
+            other[here] = 1 - value
     return p, q
 
 
@@ -249,7 +252,8 @@ def _log_gamma_quantile(a: np.ndarray, y: np.ndarray) -> np.ndarray:
     x = np.exp(y)
     out = np.empty_like(x)
     middle = _digamma(a + 1)
-    series = (x <= 1.5) & (y <= middle)
+    near = (x <= 1.5) & (y <= middle)
+    series = np.flatnonzero(near)
     s, t, log = a[series], x[series], y[series]
     # x^a e^-x / P = sum of x^k / (a ... (a + k)), differentiated by a term by term
     term, harmonic = 1 / s, np.zeros_like(s)
@@ -262,9 +266,9 @@ def _log_gamma_quantile(a: np.ndarray, y: np.ndarray) -> np.ndarray:
     out[series] = (middle[series] - log) * total + slope
     middle -= 1 / a
     for upper in (False, True):
-        places = np.flatnonzero(~series & (y > middle if upper else ~(y > middle)))
-        for i in range(0, places.size, 1024):
-            here = places[i : i + 1024]
+        places = np.flatnonzero(~near & (y > middle if upper else ~(y > middle)))
+        for i in range(0, places.size, _PIECE):
+            here = places[i : i + _PIECE]
             s, weight = _nodes(a[here], x[here], upper)
             out[here] = ((np.abs(y[here] - middle[here]) + s) * weight).sum(0)
     return out

@@ -46,7 +46,7 @@ def _without_signs(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def call(a: np.ndarray, upper: bool) -> tuple[np.ndarray, np.ndarray]:
         values, vectors = function(a, upper)
-        return values, np.abs(vectors)
+        return values, abs(vectors)
 
     return call
 

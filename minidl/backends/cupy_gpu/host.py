@@ -1,0 +1,49 @@
+"""Where values leave the GPU: reads, and checks of values that nothing waits for."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+
+__all__ = ["host", "refuse"]
+
+# (0-d bool array, the error if it is True), in the order noted; of all threads
+_noted: list[tuple[Any, Exception]] = []
+_lock = threading.Lock()
+_MOST = 256  # programs that never read a value are told after so many checks
+
+
+def host(x: Any) -> np.ndarray:
+    """The elements as a NumPy array, after all work so far; raises what `refuse` noted."""
+    if isinstance(x, np.ndarray | np.generic):
+        return np.asarray(x)
+    values = x.get()
+    raise_refused()
+    return values
+
+
+def refuse(bad: Any, error: Exception) -> None:
+    """Note `error`, to be raised by the next read of values if any element of `bad` is True."""
+    if isinstance(bad, bool | np.ndarray | np.generic):
+        if np.any(bad):
+            raise error
+        return
+    with _lock:
+        _noted.append((bad.any(), error))
+        full = len(_noted) > _MOST
+    if full:
+        raise_refused()
+
+
+def raise_refused() -> None:
+    """Raise the first error that `refuse` noted and that came true; the others are dropped."""
+    if not _noted:
+        return
+    with _lock:
+        noted = _noted.copy()
+        _noted.clear()
+    for flag, error in noted:
+        if flag.get():
+            raise error

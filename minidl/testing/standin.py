@@ -1,0 +1,346 @@
+"""A stand-in for CuPy over NumPy, so that the GPU's kernel table is tested where there is no GPU.
+
+Its array class holds a NumPy array without being one, and is as strict as CuPy or stricter: it has
+no name and no argument that CuPy lacks, takes no NumPy array where CuPy takes none, gives 0-d
+arrays and never scalars, and what would wait for the GPU raises `Synchronised`: `float(x)`,
+`if x:`, `x.item()`, `np.add(x, 1)`, `x[mask]`. Only `get` and `asnumpy` read values, and `nonzero`
+may ask how many there are.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minidl.backends import cupy_gpu, local
+from minidl.backends.table import TABLES, Kernels
+
+NAMES = Path(__file__).parents[2] / "tests" / "cupy_names.txt"
+
+
+class Synchronised(AssertionError):
+    """An operator waited for the GPU, or would have moved an array unasked."""
+
+
+@cache
+def known() -> dict[str, str]:
+    """CuPy's public names -> `(a, axis)`, `(ufunc)` or nothing, as the list has them."""
+    lines = NAMES.read_text(encoding="utf-8").splitlines()
+    return {name: rest for name, _, rest in (line.partition(" ") for line in lines)}
+
+
+def _check(name: str, kwargs: dict[str, Any]) -> None:
+    """Whether CuPy has the name, and takes these keywords."""
+    names = known()
+    if name not in names:
+        raise AttributeError(f"CuPy has no {name}")
+    taken = names[name]
+    if taken == "(ufunc)":
+        taken = "(out, dtype, casting)"
+    if taken:
+        for key in kwargs:
+            if key not in taken.strip("()").split(", "):
+                raise TypeError(f"{name} has no argument {key!r}")
+
+
+def _plain(x: Any) -> Any:
+    """What NumPy computes with in place of an argument."""
+    if isinstance(x, ndarray):
+        return x._array
+    if isinstance(x, np.ndarray):
+        raise TypeError(f"Unsupported type {type(x)}")
+    if isinstance(x, list | tuple) and not hasattr(x, "_fields"):
+        return type(x)(_plain(item) for item in x)
+    return x
+
+
+def _operand(x: Any) -> Any:
+    """An argument of a ufunc: an array or a scalar, no list."""
+    if x is None or isinstance(x, ndarray | bool | int | float | complex | np.generic):
+        return _plain(x)
+    raise TypeError(f"Unsupported type {type(x)}")
+
+
+def _wrapped(x: Any) -> Any:
+    """The result of NumPy's function as CuPy gives it."""
+    if isinstance(x, np.ndarray | np.generic):
+        return ndarray(np.asarray(x))
+    if isinstance(x, list | tuple):
+        return tuple(_wrapped(item) for item in x)
+    return x
+
+
+class Function:
+    """A function of CuPy, served by NumPy's of that name."""
+
+    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+        self.__name__ = name
+        self._function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The result, in arrays of the stand-in."""
+        _check(self.__name__, kwargs)
+        out = kwargs.get("out")
+        given = {key: _plain(value) for key, value in kwargs.items()}
+        result = self._function(*map(_plain, args), **given)
+        return _wrapped(result) if out is None else out
+
+
+class Ufunc(Function):
+    """A ufunc: results in C order, no `where`, sums at places for few dtypes."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The result, in `out` or a new array."""
+        _check(self.__name__, kwargs)
+        inputs = getattr(self._function, "nin", len(args))
+        out = args[inputs] if len(args) > inputs else kwargs.pop("out", None)
+        result = self._function(*map(_operand, args[:inputs]), **kwargs, out=_operand(out))
+        if out is not None:
+            return out
+        return _wrapped(np.asarray(result, order="C"))
+
+    def outer(self, x: Any, y: Any) -> Any:
+        """All pairs."""
+        return _wrapped(self._function.outer(_operand(x), _operand(y)))  # type: ignore[attr-defined]
+
+    def at(self, x: Any, places: Any, values: Any) -> None:
+        """The atomic operations of CUDA."""
+        if x.dtype.char not in "fdFDiILQ":
+            raise TypeError(f"{self.__name__}.at does not take {x.dtype}")
+        self._function.at(x._array, _plain(places), _plain(values))  # type: ignore[attr-defined]
+
+
+_WAITING = ("item", "tolist", "tobytes", "tofile", "dump", "dumps")
+_PLAIN = ("shape", "strides", "dtype", "ndim", "size", "itemsize", "nbytes")
+
+
+def _waits(name: str) -> Callable[..., Any]:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        raise Synchronised(f"{name} of an array on the GPU")
+
+    return method
+
+
+def _binary(name: str, function: Callable[..., Any], swapped: bool) -> Callable[..., Any]:
+    def method(self: Any, other: Any) -> Any:
+        x, y = _operand(self), _operand(other)
+        return _wrapped(np.asarray(function(y, x) if swapped else function(x, y), order="C"))
+
+    method.__name__ = name
+    return method
+
+
+def _in_place(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def method(self: Any, other: Any) -> Any:
+        function(self._array[...], _operand(other))
+        return self
+
+    method.__name__ = name
+    return method
+
+
+def _unary(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda self: _wrapped(function(self._array))
+
+
+class ndarray:
+    """CuPy's array class."""
+
+    __slots__ = ("_array",)
+
+    def __init__(self, array: Any, dtype: Any = float) -> None:
+        # CuPy's own constructor takes a shape
+        self._array = array if isinstance(array, np.ndarray) else np.zeros(array, dtype)
+
+    def __getattr__(self, name: str) -> Any:
+        if f"cupy.ndarray.{name}" not in known():
+            raise AttributeError(f"CuPy's arrays have no {name}")
+        if name in _WAITING:
+            raise Synchronised(f"{name} of an array on the GPU")
+        value = getattr(self._array, name)
+        if name in _PLAIN:
+            return value
+        if name == "flags":
+            return types.SimpleNamespace(
+                c_contiguous=value.c_contiguous,
+                f_contiguous=value.f_contiguous,
+                owndata=value.owndata,
+            )
+        return Function(f"cupy.ndarray.{name}", value) if callable(value) else _wrapped(value)
+
+    def get(self, stream: Any = None, order: str = "C", out: Any = None) -> np.ndarray:
+        """The values, as a NumPy array."""
+        return np.array(self._array)
+
+    def set(self, values: np.ndarray) -> None:
+        """Take the values of a NumPy array."""
+        self._array[...] = values
+
+    def scatter_add(self, places: Any, values: Any) -> None:
+        """`add.at`."""
+        Ufunc("cupy.add", np.add).at(self, places, values)
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __iter__(self) -> Iterator[ndarray]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, key: Any) -> ndarray:
+        if any(_is_mask(item) for item in _items(key)):
+            raise Synchronised("a mask has to be counted; use `nonzero` or `where`")
+        return ndarray(self._array[_key(key)])
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if isinstance(value, np.ndarray) and value.size != 1:
+            raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
+        many = isinstance(value, ndarray) and value.size != 1
+        if many and any(_is_mask(item) for item in _items(key)):
+            raise Synchronised("a mask has to be counted; use `nonzero` or `where`")
+        self._array[_key(key)] = _plain(value)
+
+    def __repr__(self) -> str:
+        return f"standin({self._array!r})"
+
+
+def _items(key: Any) -> tuple[Any, ...]:
+    return key if isinstance(key, tuple) else (key,)
+
+
+def _is_mask(item: Any) -> bool:
+    return isinstance(item, ndarray | np.ndarray) and item.dtype == np.bool_
+
+
+def _key(key: Any) -> tuple[Any, ...]:
+    """The key for NumPy: with `...`, so that one element is a 0-d view, too."""
+    items = tuple(x._array if isinstance(x, ndarray) else x for x in _items(key))
+    return items if any(x is Ellipsis for x in items) else (*items, Ellipsis)
+
+
+_BINARY = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift"
+_HOST = "float int bool index complex array array_ufunc array_function array_interface dlpack"
+for _name in _BINARY.split():
+    _function = getattr(operator, f"__{_name}__")
+    setattr(ndarray, f"__{_name}__", _binary(_name, _function, False))
+    setattr(ndarray, f"__r{_name}__", _binary(_name, _function, True))
+    setattr(ndarray, f"__i{_name}__", _in_place(_name, getattr(operator, f"__i{_name}__")))
+for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
+    setattr(ndarray, f"__{_name}__", _binary(_name, getattr(operator, _name), False))
+for _name in ("neg", "pos", "abs", "invert"):
+    setattr(ndarray, f"__{_name}__", _unary(_name, getattr(operator, _name)))
+for _name in _HOST.split():
+    setattr(ndarray, f"__{_name}__", _waits(_name))
+ndarray.__hash__ = None  # type: ignore[assignment]
+
+
+def _asnumpy(x: Any, *_: Any, **__: Any) -> np.ndarray:
+    return x.get() if isinstance(x, ndarray) else np.asarray(x)
+
+
+def _array(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A constructor, which takes NumPy's arrays, too."""
+
+    def construct(x: Any, *args: Any, **kwargs: Any) -> ndarray:
+        _check(f"cupy.{function.__name__}", kwargs)
+        x = x if isinstance(x, np.ndarray) else _plain(x)
+        return _wrapped(function(x, *args, **kwargs))
+
+    return construct
+
+
+def _where(condition: Any, x: Any = None, y: Any = None) -> Any:
+    if not isinstance(condition, ndarray):
+        raise AttributeError(f"{type(condition).__name__!r} object has no attribute 'astype'")
+    if x is None:
+        return _wrapped(np.nonzero(condition._array))
+    return _wrapped(np.where(condition._array, _operand(x), _operand(y)))
+
+
+def _copyto(target: Any, source: Any, casting: Any = "same_kind", where: Any = None) -> None:
+    mask = True if where is None else _plain(where)
+    np.copyto(target._array, _operand(source), casting=casting, where=mask)
+
+
+class Module(types.ModuleType):
+    """One of CuPy's modules: its own names here, NumPy's or SciPy's for the others it has."""
+
+    def __init__(self, name: str, source: Any, own: dict[str, Any]) -> None:
+        super().__init__(name)
+        self._source = source
+        self.__dict__.update(own)
+
+    def __getattr__(self, name: str) -> Any:
+        full = f"{self.__name__}.{name}"
+        if full not in known():
+            raise AttributeError(f"CuPy has no {full}")
+        value = getattr(self._source, name)
+        if known()[full] == "(ufunc)":
+            return Ufunc(full, value)
+        return Function(full, value) if _is_function(value) else value
+
+
+def _is_function(value: Any) -> bool:
+    return callable(value) and not isinstance(value, type)
+
+
+def modules() -> dict[str, types.ModuleType]:
+    """`sys.modules` with the stand-in: "cupy" and "cupyx", and what belongs to them."""
+    # the oracle of CuPy's special functions; an extra of the tests
+    import scipy.special
+
+    constructors = (np.array, np.asarray, np.asanyarray, np.ascontiguousarray)
+    own = {f.__name__: _array(f) for f in constructors}
+    own.update(ndarray=ndarray, asnumpy=_asnumpy, where=_where, copyto=_copyto)
+    cupy = Module("cupy", np, own)
+    cupy.linalg = Module("cupy.linalg", np.linalg, {})  # type: ignore[attr-defined]
+    rsqrt = Ufunc("cupyx.rsqrt", lambda x, out=None: np.reciprocal(np.sqrt(x), out=out))
+    cupyx = Module(
+        "cupyx",
+        None,
+        {
+            "errstate": lambda **_: nullcontext(),
+            "rsqrt": rsqrt,
+            "scatter_add": lambda x, places, values: x.scatter_add(places, values),
+        },
+    )
+    special = Module("cupyx.scipy.special", scipy.special, {})
+    return {
+        "cupy": cupy,
+        "cupy.linalg": cupy.linalg,
+        "cupyx": cupyx,
+        "cupyx.scipy": types.ModuleType("cupyx.scipy"),
+        "cupyx.scipy.special": special,
+    }
+
+
+@contextmanager
+def installed() -> Iterator[Kernels]:
+    """Run the block with the stand-in for CuPy and, in this thread, its kernel table."""
+    stand = modules()
+    before = {name: sys.modules.get(name) for name in stand}
+    table, active = TABLES.get("cupy"), local.state.cuda
+    try:
+        sys.modules.update(stand)
+        cupy_gpu.forget()
+        kernels = Kernels("cuda", cupy_gpu.module(), [cupy_gpu.layer()])
+        TABLES["cupy"] = kernels
+        local.state.cuda = kernels
+        yield kernels
+    finally:
+        for name, module in before.items():
+            sys.modules.pop(name, None)
+            if module is not None:
+                sys.modules[name] = module
+        cupy_gpu.forget()
+        TABLES.pop("cupy", None)
+        if table is not None:
+            TABLES["cupy"] = table
+        local.state.cuda = active
