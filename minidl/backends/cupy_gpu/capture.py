@@ -51,6 +51,11 @@ def recording() -> Recording | None:
     return _thread.recording
 
 
+def refreshing() -> bool:
+    """Whether a replay asks what its words hold now: nothing is to be started."""
+    return _thread.replaying
+
+
 def refuse_capture(what: str, instead: str) -> None:
     """Raise the error for what a graph cannot hold, while one is captured."""
     if capturing():

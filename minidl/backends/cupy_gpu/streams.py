@@ -145,9 +145,7 @@ class Event:
         stream = current_stream() if stream is None else stream
         with _on(stream.device_index):
             if self._event is None:
-                self._event = cp.cuda.Event(
-                    block=self._blocking, disable_timing=not self._timing
-                )
+                self._event = cp.cuda.Event(block=self._blocking, disable_timing=not self._timing)
             self._event.record(stream.cupy)
 
     def wait(self, stream: Stream | None = None) -> None:

@@ -7,16 +7,16 @@ with the arguments, or in a graph from the words that every replay brings (see `
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from minidl.backends.cupy_gpu.capture import recording, refuse_capture, refreshing
+from minidl.backends.cupy_gpu.capture import recording, refreshing
 from minidl.backends.cupy_gpu.raw.launch import THREADS, Source
 from minidl.backends.cupy_gpu.xp import cp
 
-__all__ = ["adam_step", "grad_scale", "sgd_step"]
+__all__ = ["adam_step", "sgd_step"]
 
 _MOST = 24  # parameters per launch: their addresses must fit into the arguments of a kernel
 _BLOCK = 4 * THREADS  # elements that a block steps
@@ -112,10 +112,10 @@ __device__ void adam(const Step& p) {
     }
 }
 
-extern "C" __global__ void sgd_float(const Step p) { sgd<float>(p); }
-extern "C" __global__ void sgd_double(const Step p) { sgd<double>(p); }
-extern "C" __global__ void adam_float(const Step p) { adam<float>(p); }
-extern "C" __global__ void adam_double(const Step p) { adam<double>(p); }
+extern "C" __global__ void sgd_float(const __grid_constant__ Step p) { sgd<float>(p); }
+extern "C" __global__ void sgd_double(const __grid_constant__ Step p) { sgd<double>(p); }
+extern "C" __global__ void adam_float(const __grid_constant__ Step p) { adam<float>(p); }
+extern "C" __global__ void adam_double(const __grid_constant__ Step p) { adam<double>(p); }
 """
 _FLAGS = ("params", "momentum", "nesterov", "maximize", "decay", "decoupled", "amsgrad")
 _source = Source(
@@ -199,8 +199,7 @@ def _step(
     graph = recording()
     for wide in (False, True):
         at = [i for i, state in enumerate(states) if (state[0].dtype == np.float64) == wide]
-        for begin in range(0, len(at), _MOST):
-            part = at[begin : begin + _MOST]
+        for part in _parts(at, states):
             given = [numbers[i] for i in part]
             live = 0 if graph is None else graph.slots(np.ravel(given))
             if refreshing():
@@ -214,7 +213,9 @@ def _step(
             blocks = 0
             for place, i in enumerate(part):
                 dtype = np.dtype(np.float64 if wide else np.float32)
-                arrays = [_working(array, dtype, put_back, k != 1) for k, array in enumerate(states[i])]
+                arrays = [
+                    _working(array, dtype, put_back, k != 1) for k, array in enumerate(states[i])
+                ]
                 for field, array in zip(_ARRAYS, arrays, strict=True):
                     row[field][place] = 0 if array is None else array.data.ptr
                 row["given"][place][: len(given[0])] = given[place]
@@ -227,12 +228,23 @@ def _step(
                 back()
 
 
+def _parts(at: list[int], states: list[tuple[Any, ...]]) -> Iterator[list[int]]:
+    """Cut `at` into launches; a parameter that is given twice steps twice, one after the other."""
+    part: list[int] = []
+    for i in at:
+        twice = any(states[i][0] is states[j][0] for j in part)
+        if twice or len(part) == _MOST:
+            yield part
+            part = []
+        part.append(i)
+    if part:
+        yield part
+
+
 _ARRAYS = ("param", "grad", "first", "second", "third")
 
 
-def _working(
-    array: Any, dtype: np.dtype, put_back: list[Callable[[], None]], written: bool
-) -> Any:
+def _working(array: Any, dtype: np.dtype, put_back: list[Callable[[], None]], written: bool) -> Any:
     """`array` itself or a C-contiguous copy of the working dtype, which `put_back` copies back."""
     if array is None or (array.dtype == dtype and array.flags.c_contiguous):
         return array
@@ -244,10 +256,3 @@ def _working(
 
     put_back.append(back)  # also keeps a copy that is only read until the kernel is started
     return copy
-
-
-def grad_scale(grads: Sequence[Any], factor: float) -> None:
-    """See the specification."""
-    for grad in grads:
-        wide = np.float64 if grad.dtype == np.float64 else np.float32
-        grad[...] = grad.astype(wide, copy=False) * wide(factor)

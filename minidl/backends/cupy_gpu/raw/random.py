@@ -208,7 +208,7 @@ def bernoulli(
 
 def dropout(x: Any, p: float, seed: int, offset: int) -> Any:
     """See the specification."""
-    x = cp.ascontiguousarray(x)
+    x = x if x.flags.c_contiguous else cp.ascontiguousarray(x)
     out = cp.empty(x.shape, x.dtype)
     kernel = "dropout_float" if x.dtype == np.float32 else "dropout_double"
     factor = 1 / (1 - p) if p < 1 else 0.0
