@@ -132,7 +132,9 @@ __device__ void drop(const Draw& p) {
     words_of(p, block, words);
     for (int i = 0; i < 4; ++i) {
         const u64 at = 4 * block + i;
-        if (at < p.n) ((T*)p.out)[at] = ((const T*)p.in)[at] * (words[i] < p.limit ? (T)p.factor : T(0));
+        if (at >= p.n) return;
+        const T factor = words[i] < p.limit ? (T)p.factor : T(0);
+        ((T*)p.out)[at] = ((const T*)p.in)[at] * factor;
     }
 }
 extern "C" __global__ void dropout_float(Draw p) { drop<float>(p); }
