@@ -140,9 +140,9 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "must be a floating point one",
     ),
     # devices
-    "device": (lambda: zeros(2).to("cuda"), DeviceError, "'cpu' only, got 'cuda'"),
-    "creation device": (lambda: minidl.zeros(2, device="cuda:1"), DeviceError, "'cuda:1'"),
-    "module device": (lambda: nn.Linear(2, 2).to("cuda"), DeviceError, "'cuda'"),
+    "device": (lambda: zeros(2).to("tpu"), DeviceError, "'cpu', 'cuda' or 'cuda:N', got 'tpu'"),
+    "creation device": (lambda: minidl.zeros(2, device="gpu:1"), DeviceError, "'gpu:1'"),
+    "module device": (lambda: nn.Linear(2, 2).to("gpu"), DeviceError, "'gpu'"),
     # memory
     "huge": (lambda: zeros(10**7, 10**7), OutOfMemoryError, "(10000000, 10000000)"),
     "huge result": (

@@ -14,10 +14,11 @@ CORE = ("tensor.py", "tensor", "autograd", "dtypes.py", "errors.py", "backends/t
 # Beside the core, for those who need them: a reader of the engine can leave them out.
 EDGES = ("interchange.py", "printing.py", "function.py", "anomaly.py", "autograd/hooks.py")
 # The design set 1,500 for all of it, from a probe without edges, versions, promotion, checks or
-# in-place history. With them the core is about 1,850 lines and DLPack, repr, Function and anomaly
-# detection 460 more; the limits keep both from growing.
-CORE_LINES = 1900
-EDGE_LINES = 480
+# in-place history, and tensors on a second device (which table an operator runs on, what follows
+# to a GPU, what is refused). With them the core is about 1,970 lines and DLPack, repr, Function and
+# anomaly detection 490 more; the limits keep both from growing.
+CORE_LINES = 2000
+EDGE_LINES = 500
 OPERATOR_LINES = 12
 RAW_LINES = {".py": 700, ".cpp": 600, ".h": 600, ".cu": 600, ".cuh": 600}
 SKIPPED = {

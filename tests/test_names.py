@@ -136,7 +136,7 @@ LEFT_OUT: dict[str, dict[str, str]] = {
         DEVICES: """ipu is_ipu is_maia is_meta is_mkldnn is_mps is_mtia is_nested is_vulkan is_xla
             is_xpu layout mtia record_stream to_mkldnn to_padded_tensor xpu""",
         LAYOUT: """as_strided as_strided_ as_strided_scatter const_data_ptr dim_order
-            is_pinned is_set_to is_shared new_empty_strided pin_memory resize resize_ resize_as
+            is_set_to is_shared new_empty_strided resize resize_ resize_as
             resize_as_ set_ share_memory_ storage_offset storage_type untyped_storage""",
         IN_PLACE_VIEWS: "squeeze_ swapaxes_ swapdims_ t_ transpose_ unsqueeze_",
         FACTORS: """geqrf lu lu_solve matrix_exp orgqr ormqr pinverse qr svd triangular_solve""",

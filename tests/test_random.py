@@ -286,7 +286,7 @@ BAD = {
     "nan weight": (lambda: ml.multinomial(ml.tensor([math.nan]), 1), ArgumentError, "finite"),
     "length": (lambda: ml.randperm(-1), ArgumentError, "not be negative"),
     "generator": (lambda: ml.rand(2, generator=3), DTypeError, "minidl.Generator"),
-    "device": (lambda: ml.rand(2, device="cuda"), MinidlError, "cpu"),
+    "device": (lambda: ml.rand(2, device="tpu"), MinidlError, "cpu"),
     "memory": (lambda: ml.rand(10**8, 10**8), MemoryError, "out of memory"),
     "dropout p": (lambda: ml.nn.functional.dropout(ml.ones(2), 1.5), ArgumentError, "probability"),
     "dropout integers": (

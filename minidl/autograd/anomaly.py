@@ -11,7 +11,7 @@ import numpy as np
 
 from minidl.autograd.modes import Immediate, recorded_by
 from minidl.autograd.node import Node
-from minidl.backends import local
+from minidl.backends import host, local
 from minidl.errors import GradientError
 from minidl.tensor import Tensor
 
@@ -79,4 +79,4 @@ def check_gradients(node: Node, g: Any, results: tuple) -> None:
 
 
 def _has_nan(x: Any) -> bool:
-    return type(x) is Tensor and bool(np.isnan(x.array.astype(np.float64, copy=False)).any())
+    return type(x) is Tensor and bool(np.isnan(host(x.array).astype(np.float64, copy=False)).any())

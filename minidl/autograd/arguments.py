@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends import local
+from minidl.backends import ARRAY_TYPES, Kernels, device_of, kernels_for, local
 from minidl.dtypes import FLOAT, FROM_NUMPY, HALVES, float32, get_default_dtype, result_type
 from minidl.errors import (
+    DeviceError,
     DTypeError,
     MinidlError,
     OutOfMemoryError,
@@ -67,7 +68,8 @@ def prepare(op: Any, *operands: Any) -> list[Any]:
     """
     values = [x.array if type(x) is Tensor else x for x in operands]
     given = [v for v in values if v is not None]
-    if not any(isinstance(v, np.ndarray) for v in given):
+    arrays = [v for v in given if type(v) in ARRAY_TYPES]
+    if not arrays:
         raise DTypeError("needs at least one Tensor", operator=op.name)
     if op.promote is None:
         return [*values, None]
@@ -76,17 +78,17 @@ def prepare(op: Any, *operands: Any) -> list[Any]:
         dtype = get_default_dtype()
     elif op.promote == "match":
         for v in given:
-            if not isinstance(v, np.ndarray) or v.dtype != dtype.numpy:
+            if type(v) not in ARRAY_TYPES or v.dtype != dtype.numpy:
                 raise DTypeError(
                     "all tensors must have the same dtype", operator=op.name, got=_described(given)
                 )
     target, finish = dtype.numpy, None
-    if dtype in HALVES and op.name not in local.state.cpu.half:
+    if dtype in HALVES and op.name not in half_entries(*arrays):
         target, finish = float32.numpy, dtype.numpy
     for i, v in enumerate(values):
-        if isinstance(v, np.ndarray):
+        if type(v) in ARRAY_TYPES:
             if v.dtype != target:
-                values[i] = local.state.run(local.state.cpu.cast, v, target)
+                values[i] = local.state.run(kernels_for(v).cast, v, target)
         elif v is not None:
             # a Python float is weak in NumPy too; an integer must wrap instead of overflowing
             values[i] = float(v) if dtype.kind == FLOAT else np.asarray(v).astype(target)
@@ -95,13 +97,54 @@ def prepare(op: Any, *operands: Any) -> list[Any]:
 
 def rounded(out: Any, dtype: Any, outputs: int) -> Any:
     """The outputs (not the residuals) rounded once from float32 to `dtype`."""
-    run, cast = local.state.run, local.state.cpu.cast  # there NumPy does not warn of overflow
     if type(out) is tuple:
-        return tuple(
-            run(cast, o, dtype) if i < outputs and o.dtype == np.float32 else o
-            for i, o in enumerate(out)
-        )
-    return run(cast, out, dtype) if out.dtype == np.float32 else out
+        return tuple(_rounded(o, dtype) if i < outputs else o for i, o in enumerate(out))
+    return _rounded(out, dtype)
+
+
+def _rounded(out: Any, dtype: Any) -> Any:
+    if out.dtype != np.float32:
+        return out
+    table = kernels_for(out) if type(out) in ARRAY_TYPES else local.state.cpu
+    return local.state.run(table.cast, out, dtype)  # there NumPy does not warn of overflow
+
+
+def _table(arrays: Sequence[Any]) -> Kernels:
+    """The table of the GPU if any array is there."""
+    for array in arrays:
+        if type(array) is not np.ndarray and type(array) in ARRAY_TYPES:
+            return kernels_for(array)
+    return local.state.cpu
+
+
+def half_entries(*arrays: Any) -> frozenset[str]:
+    """The entries that take 16-bit floats on the device of the arrays."""
+    return _table(arrays).half
+
+
+def placed(op: Any, operands: Sequence[Any], arrays: Sequence[Any]) -> list[Any]:
+    """The arrays on one device, and its table.
+
+    Beside arrays of a GPU, single numbers and indices of the CPU follow them, as in PyTorch.
+    """
+    table = _table(arrays)
+    found = list(arrays)
+    for i, (x, array) in enumerate(zip(operands, arrays, strict=True)):
+        if table.device == "cpu" or type(array) is not np.ndarray:
+            continue
+        if not array.ndim and not (type(x) is Tensor and x.requires_grad):
+            # as an argument of a kernel: nothing is copied, so that it may be captured in a graph
+            found[i] = table.full((), array[()], array.dtype)
+        elif not op.sequence and op.kinds[list(op.kinds)[i]] == "index":
+            found[i] = table.asarray(array)
+        else:
+            where = ", ".join(str(device_of(a)) for a in arrays if type(a) in ARRAY_TYPES)
+            raise DeviceError(
+                "all tensors must be on one device; move them with .to(device)",
+                operator=op.name,
+                got=where,
+            )
+    return [*found, table]
 
 
 def _described(values: Sequence[Any], dtypes: bool = True) -> str:
@@ -109,7 +152,7 @@ def _described(values: Sequence[Any], dtypes: bool = True) -> str:
     for v in values:
         if type(v) is Tensor:
             v = v.array
-        if isinstance(v, np.ndarray):
+        if type(v) in ARRAY_TYPES:
             parts.append(f"{v.shape} {FROM_NUMPY[v.dtype].name}" if dtypes else str(v.shape))
         elif isinstance(v, tuple | list):
             parts.append("[" + _described(v, dtypes) + "]")

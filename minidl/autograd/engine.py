@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
 from minidl.autograd.anomaly import check_gradients, detects_anomaly
 from minidl.autograd.node import Accumulated, Node, Retain, constant, edge_of, rebuilt
 from minidl.autograd.op import register_gradients
-from minidl.backends import local
-from minidl.errors import DTypeError, GradientError, ShapeError
+from minidl.backends import kernels_for, local, owns_memory
+from minidl.errors import DeviceError, DTypeError, GradientError, ShapeError
 from minidl.tensor import Tensor
 
 
@@ -119,14 +117,10 @@ class _Pass:
         return None if all([part is None for part in parts]) else parts
 
 
-# NumPy's flags of an array that a leaf may keep: its memory is its own, in C order and writable
-_KEEPS = 0x1 | 0x4 | 0x400
-
-
 def _takes_over(r: Tensor, g: Any, node: Node, results: tuple) -> bool:
     """Whether a leaf may keep the returned array as its .grad: nobody else holds it."""
     array = r.array
-    if not node.op.fresh or r.tracked or array.flags.num & _KEEPS != _KEEPS:
+    if not node.op.fresh or r.tracked or not owns_memory(array):
         return False
     if g.array is array if type(g) is not tuple else any(r is part for part in g):
         return False
@@ -216,8 +210,9 @@ def _run(
 
 def _whole(node: Node, g: list) -> tuple:
     """All gradients of a node with several outputs: zeros for those that nothing arrived at."""
+    zeros = kernels_for(next(part.array for part in g if part is not None)).zeros
     return tuple(
-        constant(np.zeros(shape, dtype)) if part is None and dtype.kind not in "iub" else part
+        constant(zeros(shape, dtype)) if part is None and dtype.kind not in "iub" else part
         for part, shape, dtype in zip(g, node.shape, node.dtype, strict=True)
     )
 
@@ -263,10 +258,10 @@ def accumulate(x: Tensor, g: Tensor, create_graph: bool, own: bool = False) -> N
             x._grad = _Operators.add(x._grad, g)
         else:
             _Operators.add_(x._grad, g)
-    elif own and g.array.flags.num & _KEEPS == _KEEPS:
+    elif own and owns_memory(g.array):
         x._grad = g
     else:
-        x._grad = rebuilt(np.array(g.array, order="C"), edge_of(g))
+        x._grad = rebuilt(kernels_for(g.array).array(g.array, order="C"), edge_of(g))
     for hook in list(x.hooks.values()) if x.hooks else ():
         if type(hook) is Accumulated:
             hook.run(x)
@@ -295,7 +290,7 @@ def _roots(tensors: Any, grad_tensors: Any, function: str) -> list[tuple[Any, Te
                     operator=function,
                     got=str(output.shape),
                 )
-            g = constant(np.ones(output.array.shape, output.array.dtype))
+            g = constant(kernels_for(output.array).ones(output.shape, output.array.dtype))
         elif type(g) is not Tensor:
             raise DTypeError("a gradient must be a Tensor", operator=function, got=repr(g))
         elif g.shape != output.shape:
@@ -303,6 +298,12 @@ def _roots(tensors: Any, grad_tensors: Any, function: str) -> list[tuple[Any, Te
                 "a gradient must have the shape of its output",
                 operator=function,
                 got=f"{g.shape}, {output.shape}",
+            )
+        elif type(g.array) is not type(output.array):
+            raise DeviceError(
+                "a gradient must be on the device of its output",
+                operator=function,
+                got=f"{g.device}, {output.device}",
             )
         pairs.append((output.node or output, g))
     return pairs
@@ -386,7 +387,9 @@ def grad(
     for i, g in enumerate(found):
         if g is None:
             if materialize_grads:
-                found[i] = constant(np.zeros(wanted[i].shape, wanted[i].array.dtype))
+                found[i] = constant(
+                    kernels_for(wanted[i].array).zeros(wanted[i].shape, wanted[i].array.dtype)
+                )
             elif not allow_unused:
                 raise GradientError(
                     f"the outputs do not depend on input {i}; pass allow_unused=True for None",

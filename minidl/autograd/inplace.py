@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd.node import Node, constant, edge_of, rebuilt, replace_history
-from minidl.backends import local
+from minidl.backends import is_writable, kernels_for, local, moved
 from minidl.dtypes import can_cast
 from minidl.errors import DTypeError, GradientError, MinidlError, ShapeError
 from minidl.tensor import Tensor, replay
@@ -53,14 +53,19 @@ def inplace_form(direct: Callable | None, functional: Any, name: str | None = No
             and input.array.dtype in _DIRECT
             and (
                 type(other) in (float, int, type(None))
-                or (type(other) is Tensor and other.array.dtype is input.array.dtype)
+                or (
+                    type(other) is Tensor
+                    and other.array.dtype is input.array.dtype
+                    and type(other.array) is type(input.array)
+                )
             )
         ):
             state = local.state
             value = other.array if type(other) is Tensor else other
             try:
                 assert direct is not None
-                state.enter(direct, state.cpu, input.array, value, *args[1:], **kwargs)
+                k = state.cpu if type(input.array) is np.ndarray else kernels_for(input.array)
+                state.enter(direct, k, input.array, value, *args[1:], **kwargs)
             except Exception:
                 return function(input, *args, **kwargs)  # which says what is wrong
             input.storage.version += 1
@@ -85,7 +90,7 @@ def writable(name: str, x: Any) -> bool:
     """Check that `x` may be written in place; say whether the write is recorded."""
     if type(x) is not Tensor:
         raise DTypeError("input must be a Tensor", operator=name, got=type(x).__name__)
-    if not x.array.flags.writeable:
+    if not is_writable(x.array):
         raise MinidlError(
             "the tensor is read-only (it shares a read-only array or an expanded one); .clone() it",
             operator=name,
@@ -128,7 +133,10 @@ def write(name: str, x: Tensor, value: Tensor, recording: bool, replaces: bool =
     try:
         if value.array.ndim > x.array.ndim:
             raise ValueError  # NumPy would drop leading axes of size 1
-        local.state.run(np.copyto, x.array, value.array, "unsafe")
+        source = value.array
+        if type(source) is not type(x.array):
+            source = moved(source, x.device)
+        local.state.run(kernels_for(x.array).copyto, x.array, source, "unsafe")
     except ValueError:
         raise ShapeError(
             "the result must have the shape of the tensor that it is written into",
@@ -165,7 +173,8 @@ class _Write:
         chain, order = node.saved
         before, written = node.edges
         if not chain:
-            return (None if before is None else constant(np.zeros(node.shape, node.dtype))), g
+            zeros = kernels_for(g.array).zeros
+            return (None if before is None else constant(zeros(node.shape, node.dtype))), g
         g = _ordered(g, order)
         kept = None if before is None else _without(g, chain, order)
         return kept, (None if written is None else replay(g, chain))
@@ -176,16 +185,16 @@ WRITE = _Write()
 
 def _ordered(x: Tensor, order: tuple[int, ...]) -> Tensor:
     """`x` with its axes in memory in `order`, slowest first: which views exist depends on it."""
-    moved = x.array.transpose(order)
-    if moved.flags.c_contiguous:
+    turned = x.array.transpose(order)
+    if turned.flags.c_contiguous:
         return x
     back = sorted(range(len(order)), key=order.__getitem__)
-    return rebuilt(np.ascontiguousarray(moved).transpose(back), edge_of(x))
+    return rebuilt(kernels_for(turned).copy(turned).transpose(back), edge_of(x))
 
 
 def _without(x: Tensor, chain: tuple, order: tuple[int, ...]) -> Tensor:
     """A copy of `x` in which the elements seen through `chain` are zero."""
-    out = constant(np.array(x.array, order="K"))
+    out = constant(kernels_for(x.array).array(x.array, order="K"))
     replay(constant(out.array), chain).array[...] = 0
     if local.state.recording and x.tracked:
         out.node = Node(WRITE, (edge_of(x), None), (chain, order), x.array.shape, x.array.dtype)

@@ -16,11 +16,20 @@ from typing import Any
 
 import numpy as np
 
-from minidl.autograd.arguments import Diverted, explain, operand, prepare, rounded, sequence
+from minidl.autograd.arguments import (
+    Diverted,
+    explain,
+    half_entries,
+    operand,
+    placed,
+    prepare,
+    rounded,
+    sequence,
+)
 from minidl.autograd.inplace import in_place, inplace_form, writable, write
 from minidl.autograd.node import Node, check_versions, constant, edge_of, lent, rebuilt, unfreed
 from minidl.autograd.specialise import backward_source_of, source_of
-from minidl.backends import local
+from minidl.backends import ARRAY_TYPES, local, on_device
 from minidl.backends.table import entered
 from minidl.dtypes import FLOATS
 from minidl.errors import GradientError
@@ -202,7 +211,10 @@ _HELPERS = {
     "STORAGE": Storage,
     "NEW": object.__new__,
     "NDARRAY": np.ndarray,
-    "ASARRAY": np.asarray,
+    "ARRAY_TYPES": ARRAY_TYPES,
+    "HALF": half_entries,
+    "ON_DEVICE": on_device,
+    "PLACED": placed,
     "LOCAL": local,
     **{d.name.upper(): d.numpy for d in FLOATS},
     "DIVERTED": Diverted,

@@ -18,11 +18,15 @@ local starts with an underscore, so no argument of an operator can collide with 
         except DIVERTED as _d:                      (an argument of another class takes over)
             return _d.args[0](THIS, (input, other, ), {})
         _s = LOCAL.state
+        if type(input_) is NDARRAY and (type(other_) is NDARRAY or type(other) is not Tensor):
+            _k = _s.cpu
+        else:                                       (arrays of a GPU)
+            input_, other_, _k = PLACED(OP, (input, other, ), (input_, other_, ))
         try:
-            _out = _s.enter(FORWARD, _s.cpu, input_, other_)
+            _out = _s.enter(FORWARD, _k, input_, other_)
         except Exception as _error:
             if not ENTERED(_error): raise EXPLAIN(OP, _error, input, other)
-            _out = FORWARD(_s.cpu, input_, other_)
+            _out = FORWARD(_k, input_, other_)
         ...                                         (wrap)
         _r = _s.recording
         if _r:
@@ -154,7 +158,7 @@ def _unwrap(op: Any) -> list[str]:
         for n in others
     ]
     prepare = f"{', '.join(n + '_' for n in inputs)}, _finish = PREPARE(OP, {', '.join(inputs)})"
-    half = f"or _d is BFLOAT16 and {op.name!r} in LOCAL.state.cpu.half"
+    half = f"or _d is BFLOAT16 and {op.name!r} in HALF({first}.array)"
     lines += [
         f"    _d = {first}_.dtype",
         f"    if {' and '.join([*same, f'(_d is FLOAT32 or _d is FLOAT64 {half})'])}:",
@@ -182,16 +186,43 @@ def _run(op: Any) -> list[str]:
     shown = [n for n, kind in op.kinds.items() if kind != "attribute"]
     lines = [
         "_s = LOCAL.state",
+        *_place(op, shown),
         "try:",
-        f"    _out = _s.enter(FORWARD, _s.cpu, {', '.join(values)})",
+        f"    _out = _s.enter(FORWARD, _k, {', '.join(values)})",
         "except Exception as _error:",
         f"    if not ENTERED(_error): raise EXPLAIN(OP, _error, {', '.join(shown)})",
-        f"    _out = FORWARD(_s.cpu, {', '.join(values)})",
+        f"    _out = FORWARD(_k, {', '.join(values)})",
     ]
     if op.promote is not None:
         finish = f"ROUNDED(_out, _finish, {len(op.outputs)})"
         lines.append(f"if _finish is not None: _out = {finish}")
     return lines
+
+
+def _place(op: Any, shown: list[str]) -> list[str]:
+    """The table `_k`: that of the CPU without a look at it, where all arrays are NumPy's."""
+    if not shown:
+        return [f"_k = {'ON_DEVICE(device)' if 'device' in op.kinds else '_s.cpu'}"]
+    if op.sequence:
+        (name,) = op.inputs
+        return [
+            "_k = _s.cpu",
+            f"if not all([type(_x) is NDARRAY for _x in {name}_]):",
+            f"    *{name}_, _k = PLACED(OP, {name}, {name}_)",
+        ]
+    tests = [
+        f"(type({n}_) is NDARRAY or type({n}) is not Tensor)"
+        if op.kinds[n] == "index" or n in op.loose
+        else f"type({n}_) is NDARRAY"
+        for n in shown
+    ]
+    names = [n + "_" for n in shown]
+    return [
+        f"if {' and '.join(tests)}:",
+        "    _k = _s.cpu",
+        "else:",
+        f"    {', '.join(names)}, _k = PLACED(OP, {_tuple(shown)}, {_tuple(names)})",
+    ]
 
 
 def _locals(op: Any) -> tuple[list[str], list[str]]:
@@ -210,7 +241,8 @@ def _wrap(op: Any) -> list[str]:
         lines.append(f"{', '.join([*outs, *residuals])} = _out")
     for out, t in zip(outs, tensors, strict=True):
         lines += [
-            f"if type({out}) is not NDARRAY: {out} = ASARRAY({out})",
+            f"if type({out}) is not NDARRAY and type({out}) not in ARRAY_TYPES:",
+            f"    {out} = _k.asarray({out})",
             f"{t} = NEW(Tensor)",
             f"{t}.array = {out}",
             f"{t}.storage = {op.inputs[0] + '.storage' if op.view else 'STORAGE()'}",
@@ -329,7 +361,8 @@ def _restored(op: Any, name: str) -> str:
         edge = "node" if len(op.outputs) == 1 else f"(node, {op.outputs.index(name)})"
     elif name not in op.residuals and op.kinds.get(name) != "index":
         return value
-    return f"_kept({value}, {edge}) if type({value}) is NDARRAY else {value}"
+    is_array = f"type({value}) is NDARRAY or type({value}) in ARRAY_TYPES"
+    return f"_kept({value}, {edge}) if {is_array} else {value}"
 
 
 def _call(op: Any) -> str:

@@ -15,11 +15,23 @@ from typing import Any
 import numpy as np
 
 from minidl.backends import cuda, native, numba_cpu, reference
+from minidl.backends.arrays import device_of, is_writable, owns_memory
 from minidl.backends.native import get_num_threads, set_num_threads
-from minidl.backends.table import CPU, PREPARE, TABLES, Device, Kernels, Layer, Local, table_named
+from minidl.backends.table import (
+    ARRAY_TYPES,
+    CPU,
+    PREPARE,
+    TABLES,
+    Device,
+    Kernels,
+    Layer,
+    Local,
+    table_named,
+)
 from minidl.errors import ArgumentError, DeviceError
 
 __all__ = [
+    "ARRAY_TYPES",
     "CPU",
     "Device",
     "Kernels",
@@ -27,10 +39,15 @@ __all__ = [
     "available",
     "check_environment",
     "cuda",
+    "device_of",
     "get_num_threads",
+    "host",
+    "is_writable",
     "kernels_for",
     "local",
+    "moved",
     "on_device",
+    "owns_memory",
     "report",
     "set_num_threads",
     "use_backend",
@@ -110,12 +127,33 @@ def kernels_for(array: Any) -> Kernels:
     return state.cuda
 
 
-def on_device(type: str) -> Kernels:
-    """The active table of "cpu" or "cuda"; DeviceError without one."""
+def on_device(device: Device) -> Kernels:
+    """The active table of a device; DeviceError without one, and for a GPU beside the current."""
     state = local.state
-    if type == "cuda" and state.cuda is None:
+    if device.type == "cpu":
+        return state.cpu
+    if state.cuda is None:
         state.cuda = cuda.table()
-    return getattr(state, type)
+    if device.index is not None and device.index != cuda.current_device():
+        raise DeviceError(
+            f"tensors are made on the current GPU; call minidl.cuda.set_device({device.index})"
+            f" first, or use `with minidl.cuda.device({device.index})`",
+            got=str(device),
+        )
+    return state.cuda
+
+
+def moved(array: Any, device: Device) -> Any:
+    """The elements on a device: the array itself if it is there."""
+    if device.type == "cpu":
+        return host(array)
+    table = on_device(device)
+    return array if type(array) is table.ndarray else table.asarray(array)
+
+
+def host(array: Any) -> np.ndarray:
+    """The elements in the CPU's memory: the array itself if it is there; else waits for the GPU."""
+    return array if isinstance(array, np.ndarray) else kernels_for(array).host(array)
 
 
 def report(name: str = "default") -> dict[str, dict[str, Any]]:

@@ -12,7 +12,7 @@ import contextvars
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,7 +31,8 @@ _SERVED = (
     "bitwise_not left_shift right_shift "
     "sum prod cumsum cumprod any all argmax argmin sort argsort argpartition count_nonzero "
     "where clip copyto stack flip roll pad tril triu take take_along_axis repeat tile nonzero "
-    "einsum outer empty zeros ones full arange asarray array broadcast_to"
+    "einsum outer empty zeros ones full arange asarray array broadcast_to ascontiguousarray "
+    "moveaxis expand_dims put_along_axis unique bincount searchsorted histogram from_dlpack"
 )
 ARRAY_ENTRIES = {n.partition(":")[0]: n.rpartition(":")[2] for n in _SERVED.split()}
 _SPECIFIED = (
@@ -40,11 +41,12 @@ _SPECIFIED = (
     "add_layer_norm rms_norm rms_norm_backward relu relu_backward erf erfc erfinv sigmoid "
     "sigmoid_backward tanh_backward log_sigmoid softplus gelu gelu_backward silu "
     "silu_backward cross_entropy cross_entropy_backward binary_cross_entropy_with_logits "
-    "binary_cross_entropy_with_logits_backward embedding_backward scatter_add index_add "
-    "index_put sgd_step adam_step grad_norm grad_scale philox_bits uniform normal bernoulli "
-    "randint permutation multinomial dropout rsqrt pow_scalar cast copy "
-    "lgamma digamma zeta gammainc gammaincc log_gamma_quantile_backward log_standard_gamma "
-    "poisson binomial cholesky solve_triangular solve inv slogdet eigh host refuse"
+    "binary_cross_entropy_with_logits_backward embedding_backward scatter_add scatter_reduce "
+    "index_add index_put cummax cummin windows sgd_step adam_step grad_norm grad_scale "
+    "philox_bits uniform normal bernoulli randint permutation multinomial dropout "
+    "rsqrt pow_scalar cast copy lgamma digamma zeta gammainc gammaincc log_gamma_quantile_backward "
+    "log_standard_gamma poisson binomial cholesky solve_triangular solve inv slogdet eigh "
+    "host refuse"
 )
 KERNEL_ENTRIES = tuple(_SPECIFIED.split())
 
@@ -84,10 +86,15 @@ class Kernels:
         *KERNEL_ENTRIES,
     )
 
+    if TYPE_CHECKING:
+
+        def __getattr__(self, entry: str) -> Callable[..., Any]: ...
+
     def __init__(self, device: str, module: Any, layers: Sequence[Layer]) -> None:
         self.device = device
         self.name = [layer.name for layer in layers if layer.missing is None][-1]
         self.ndarray = module.ndarray
+        ARRAY_TYPES.add(module.ndarray)
         self.half = frozenset().union(*(layer.half for layer in layers))
         self.sources: dict[str, str] = {}
         self.reasons: dict[str, list[str]] = {}
@@ -126,6 +133,8 @@ def _guarded(function: Callable, when: Callable[..., bool], below: Callable) -> 
 # name -> table ("default": the best of each entry; "start": the one that threads begin with), and
 # what prepares the context in which a thread runs kernels; filled by minidl.backends
 TABLES: dict[str, Kernels] = {}
+# the array classes of the tables that were built, which are all that a tensor's `array` can be
+ARRAY_TYPES: set[type] = {np.ndarray}
 PREPARE: list[Callable[[], None]] = []
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 import minidl.ops as ops
+from minidl.backends import cuda
 from minidl.data import randomness
-from minidl.data.collate import default_collate, default_convert
+from minidl.data.collate import default_collate, default_convert, pinned
 from minidl.data.dataset import IterableDataset
 from minidl.data.sampler import BatchSampler, RandomSampler, SequentialSampler
 from minidl.data.worker import Job, Pool, Reader, WorkerPass
@@ -35,7 +36,8 @@ class DataLoader(Generic[T]):
     `get_worker_info()` tells it which part is its own. Batches come in the order of the sampler, or
     as they are ready with `in_order=False`. Raises what a worker raised with the worker's
     traceback, and MinidlError for a worker that died or a batch that took longer than
-    `timeout` seconds. `pin_memory` changes nothing where there is no GPU, and warns.
+    `timeout` seconds. With `pin_memory` batches lie in memory from which copies
+    to a GPU are faster; where there is no GPU it changes nothing, and warns.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class DataLoader(Generic[T]):
         _check_workers(num_workers, timeout, prefetch_factor, persistent_workers)
         if num_workers == 0 and multiprocessing_context is not None:
             _refuse("multiprocessing_context needs num_workers > 0")
-        if pin_memory or pin_memory_device:
+        if (pin_memory or pin_memory_device) and not cuda.is_available():
             warnings.warn(
                 "[DataLoader] pin_memory changes nothing: there is no GPU here", stacklevel=2
             )
@@ -103,6 +105,7 @@ class DataLoader(Generic[T]):
         self.generator = generator
         self.num_workers = num_workers
         self.pin_memory = pin_memory
+        self._pins = pin_memory and cuda.is_available()
         self.timeout = timeout
         self.worker_init_fn = worker_init_fn
         self.multiprocessing_context = multiprocessing_context
@@ -115,6 +118,10 @@ class DataLoader(Generic[T]):
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the batches of one pass."""
+        batches = self._batches()
+        return map(pinned, batches) if self._pins else batches
+
+    def _batches(self) -> Iterator[Any]:
         epoch, self.epoch = self.epoch, self.epoch + 1
         seed = (self.generator or ops.default_generator).initial_seed()
         job = Job(

@@ -94,4 +94,4 @@ class Bernoulli(Binary):
         return binary_entropy(self.logits, self.probs)
 
     def _enumerate(self, expand: bool) -> Tensor:
-        return self._spread(arange(2, dtype=self.probs.dtype), expand)
+        return self._spread(arange(2, dtype=self.probs.dtype, device=self.probs.device), expand)

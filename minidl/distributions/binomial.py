@@ -70,4 +70,6 @@ class Binomial(Binary):
         if int(self.total_count.min()) != total:
             raise ArgumentError("enumerate_support needs one total_count for the whole batch",
                                 operator="Binomial", got=str(self.total_count))  # fmt: skip
-        return self._spread(arange(1 + total, dtype=self.probs.dtype), expand)
+        return self._spread(
+            arange(1 + total, dtype=self.probs.dtype, device=self.probs.device), expand
+        )

@@ -74,7 +74,9 @@ class Categorical(Distribution):
         return (*self._batch_shape, self._num_events)
 
     def _mean(self) -> Tensor:
-        return full(self._extended_shape(), float("nan"), dtype=self.probs.dtype)
+        return full(
+            self._extended_shape(), float("nan"), dtype=self.probs.dtype, device=self.probs.device
+        )
 
     def _variance(self) -> Tensor:
         return self._mean()
@@ -88,7 +90,7 @@ class Categorical(Distribution):
         for n in shape[: len(shape) - len(self._batch_shape)]:
             count *= n
         if not count or not rows.shape[0]:
-            return full(shape, 0, dtype="int64")
+            return full(shape, 0, dtype="int64", device=self.probs.device)
         return multinomial(rows, count, True).t().reshape(*shape)
 
     def _log_prob(self, value: Tensor) -> Tensor:
@@ -101,4 +103,4 @@ class Categorical(Distribution):
         return -sum(logits * self.probs, -1)
 
     def _enumerate(self, expand: bool) -> Tensor:
-        return self._spread(arange(self._num_events), expand)
+        return self._spread(arange(self._num_events, device=self.probs.device), expand)

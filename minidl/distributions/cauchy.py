@@ -36,7 +36,7 @@ class Cauchy(Distribution):
         return self.loc.detach() * 0 + math.inf
 
     def _draw(self, shape: tuple[int, ...]) -> Tensor:
-        return self._icdf(rand(shape, dtype=self.loc.dtype))
+        return self._icdf(rand(shape, dtype=self.loc.dtype, device=self.loc.device))
 
     def _log_prob(self, value: Tensor) -> Tensor:
         z = (value - self.loc) / self.scale

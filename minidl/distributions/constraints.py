@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd.op import constant
+from minidl.backends import kernels_for
 from minidl.errors import ArgumentError, UnsupportedError
 from minidl.ops.compare import ge, gt, le, logical_and, lt
 from minidl.ops.reduce import all as all_of, sum
@@ -119,8 +120,13 @@ def _whole(value: Tensor) -> Tensor:
 
 
 def _matrices(check: Callable[[np.ndarray], np.ndarray]) -> Callable[[Tensor], Tensor]:
-    """A check of matrices as arrays: (..., n, n) to (...)."""
-    return lambda value: constant(np.asarray(check(value.detach().numpy())))
+    """A check of matrices as NumPy arrays: (..., n, n) to (...)."""
+
+    def checked(value: Tensor) -> Tensor:
+        k: Any = kernels_for(value.array)
+        return constant(k.asarray(np.asarray(check(k.host(value.array)))))
+
+    return checked
 
 
 def _is_square(x: np.ndarray) -> np.ndarray:

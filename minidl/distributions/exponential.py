@@ -35,7 +35,7 @@ class Exponential(Distribution):
         return self.rate**-2
 
     def _draw(self, shape: tuple[int, ...]) -> Tensor:
-        return -log1p(-rand(shape, dtype=self.rate.dtype)) / self.rate
+        return -log1p(-rand(shape, dtype=self.rate.dtype, device=self.rate.device)) / self.rate
 
     def _log_prob(self, value: Tensor) -> Tensor:
         return log(self.rate) - self.rate * value

@@ -62,7 +62,7 @@ class GeneralizedPareto(Distribution):
         return where(there, found, math.nan)
 
     def _draw(self, shape: tuple[int, ...]) -> Tensor:
-        return self._icdf(rand(shape, dtype=self.loc.dtype))
+        return self._icdf(rand(shape, dtype=self.loc.dtype, device=self.loc.device))
 
     def _log_survival(self, value: Tensor) -> Tensor:
         z = (value - self.loc) / self.scale

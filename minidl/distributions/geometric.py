@@ -41,7 +41,9 @@ class Geometric(Binary):
         return (1 / self.probs - 1) / self.probs
 
     def _draw(self, shape: tuple[int, ...]) -> Tensor:
-        u = rand(shape, dtype=self.probs.dtype).clamp(min=finfo(self.probs.dtype).tiny)
+        u = rand(shape, dtype=self.probs.dtype, device=self.probs.device).clamp(
+            min=finfo(self.probs.dtype).tiny
+        )
         return floor(log(u) / log1p(-self.probs))
 
     def _log_prob(self, value: Tensor) -> Tensor:

@@ -38,7 +38,9 @@ class Gumbel(Distribution):
 
     def _draw(self, shape: tuple[int, ...]) -> Tensor:
         limits = finfo(self.loc.dtype)
-        u = rand(shape, dtype=self.loc.dtype).clamp(limits.tiny, 1 - limits.eps)
+        u = rand(shape, dtype=self.loc.dtype, device=self.loc.device).clamp(
+            limits.tiny, 1 - limits.eps
+        )
         return self._icdf(u)
 
     def _log_prob(self, value: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ class HalfCauchy(Distribution):
         return self.scale.detach() * 0 + math.inf
 
     def _draw(self, shape: tuple[int, ...]) -> Tensor:
-        return self._icdf(rand(shape, dtype=self.scale.dtype))
+        return self._icdf(rand(shape, dtype=self.scale.dtype, device=self.scale.device))
 
     def _log_prob(self, value: Tensor) -> Tensor:
         z = value / self.scale

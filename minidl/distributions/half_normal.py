@@ -38,7 +38,7 @@ class HalfNormal(Distribution):
         return self.scale * self.scale * (1 - 2 / math.pi)
 
     def _draw(self, shape: tuple[int, ...]) -> Tensor:
-        return abs(randn(shape, dtype=self.scale.dtype)) * self.scale
+        return abs(randn(shape, dtype=self.scale.dtype, device=self.scale.device)) * self.scale
 
     def _log_prob(self, value: Tensor) -> Tensor:
         z = value / self.scale

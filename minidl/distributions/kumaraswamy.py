@@ -55,7 +55,9 @@ class Kumaraswamy(Distribution):
         return self._moment(2) - first * first
 
     def _draw(self, shape: tuple[int, ...]) -> Tensor:
-        return self._icdf(rand(shape, dtype=self.concentration1.dtype))
+        return self._icdf(
+            rand(shape, dtype=self.concentration1.dtype, device=self.concentration1.device)
+        )
 
     def _log_prob(self, value: Tensor) -> Tensor:
         a, b = self.concentration1, self.concentration0

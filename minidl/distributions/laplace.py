@@ -39,7 +39,7 @@ class Laplace(Distribution):
 
     def _draw(self, shape: tuple[int, ...]) -> Tensor:
         # in (-1, 1): the logarithm of 0 is not drawn
-        u = rand(shape, dtype=self.loc.dtype) * 2 - 1
+        u = rand(shape, dtype=self.loc.dtype, device=self.loc.device) * 2 - 1
         u = u.clamp(finfo(u.dtype).eps - 1, 1 - finfo(u.dtype).eps)
         return self.loc - self.scale * sign(u) * log1p(-abs(u))
 

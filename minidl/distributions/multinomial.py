@@ -76,7 +76,7 @@ class Multinomial(Distribution):
 
     def _draw(self, shape: tuple[int, ...]) -> Tensor:
         drawn = self._categorical._draw((self.total_count, *shape[:-1]))
-        counts = zeros(shape, dtype=self.probs.dtype)
+        counts = zeros(shape, dtype=self.probs.dtype, device=self.probs.device)
         if not self.total_count:
             return counts
         drawn = drawn.movedim(0, -1)

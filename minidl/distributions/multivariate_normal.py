@@ -99,7 +99,7 @@ class MultivariateNormal(Distribution):
         return found.expand(*self._batch_shape, *self._event_shape)
 
     def _draw(self, shape: tuple[int, ...]) -> Tensor:
-        z = randn(shape, dtype=self.loc.dtype).unsqueeze(-1)
+        z = randn(shape, dtype=self.loc.dtype, device=self.loc.device).unsqueeze(-1)
         return self.loc + matmul(self._factor, z).squeeze(-1)
 
     def _log_prob(self, value: Tensor) -> Tensor:
@@ -117,7 +117,11 @@ class MultivariateNormal(Distribution):
 def _factor_of_inverse(precision: Tensor) -> Tensor:
     """The lower Cholesky factor of the inverse: that of the matrix turned around, inverted."""
     turned = cholesky(precision.flip(-2, -1)).flip(-2, -1).mT
-    return solve_triangular(turned, eye(precision.shape[-1], dtype=precision.dtype), upper=False)
+    return solve_triangular(
+        turned,
+        eye(precision.shape[-1], dtype=precision.dtype, device=precision.device),
+        upper=False,
+    )
 
 
 def half_log_det(factor: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ class Normal(Distribution):
         return self.scale * self.scale
 
     def _draw(self, shape: tuple[int, ...]) -> Tensor:
-        return self.loc + randn(shape, dtype=self.loc.dtype) * self.scale
+        return self.loc + randn(shape, dtype=self.loc.dtype, device=self.loc.device) * self.scale
 
     def _log_prob(self, value: Tensor) -> Tensor:
         z = (value - self.loc) / self.scale

@@ -73,7 +73,9 @@ class OneHotCategorical(Distribution):
         return self._categorical.entropy()
 
     def _enumerate(self, expand: bool) -> Tensor:
-        return self._spread(eye(self.probs.shape[-1], dtype=self.probs.dtype), expand)
+        return self._spread(
+            eye(self.probs.shape[-1], dtype=self.probs.dtype, device=self.probs.device), expand
+        )
 
     def __repr__(self) -> str:
         return repr(self._categorical).replace("Categorical", type(self).__name__, 1)

@@ -41,7 +41,7 @@ class Pareto(Distribution):
         return self.scale * self.scale * a / ((a - 1) * (a - 1) * (a - 2))
 
     def _draw(self, shape: tuple[int, ...]) -> Tensor:
-        return self._icdf(rand(shape, dtype=self.scale.dtype))
+        return self._icdf(rand(shape, dtype=self.scale.dtype, device=self.scale.device))
 
     def _log_prob(self, value: Tensor) -> Tensor:
         a = self.alpha

@@ -48,7 +48,7 @@ class LogitRelaxedBernoulli(Binary):
         super().__init__(given.shape, validate_args=validate_args)
 
     def _draw(self, shape: tuple[int, ...]) -> Tensor:
-        u = clamp_probs(rand(shape, dtype=self.logits.dtype))
+        u = clamp_probs(rand(shape, dtype=self.logits.dtype, device=self.logits.device))
         return (log(u) - log1p(-u) + self.logits) / self.temperature
 
     def _log_prob(self, value: Tensor) -> Tensor:
@@ -136,7 +136,9 @@ class ExpRelaxedCategorical(Distribution):
         return new
 
     def _draw(self, shape: tuple[int, ...]) -> Tensor:
-        gumbel = -log(-log(clamp_probs(rand(shape, dtype=self.logits.dtype))))
+        gumbel = -log(
+            -log(clamp_probs(rand(shape, dtype=self.logits.dtype, device=self.logits.device)))
+        )
         scores = (self.logits + gumbel) / self.temperature
         return scores - logsumexp(scores, -1, True)
 

@@ -46,7 +46,7 @@ class StudentT(Distribution):
         return where(self.df > 2, finite, where(self.df > 1, self.df * 0 + math.inf, math.nan))
 
     def _draw(self, shape: tuple[int, ...]) -> Tensor:
-        z = randn(shape, dtype=self.df.dtype)
+        z = randn(shape, dtype=self.df.dtype, device=self.df.device)
         chi2 = Chi2(self.df, validate_args=False)._draw(shape)
         return self.loc + self.scale * (z * rsqrt(chi2 / self.df))
 

@@ -561,7 +561,7 @@ class StickBreakingTransform(Transform):
 
     def _steps(self, x: Tensor) -> Tensor:
         k = x.shape[-1]
-        left = ones(k, dtype=x.dtype).cumsum(0).flip(0)
+        left = ones(k, dtype=x.dtype, device=x.device).cumsum(0).flip(0)
         return x - log(left)
 
     def _call(self, x: Tensor) -> Tensor:
@@ -573,7 +573,7 @@ class StickBreakingTransform(Transform):
     def _inverse(self, y: Tensor) -> Tensor:
         cropped = y[..., :-1]
         k = cropped.shape[-1]
-        left = ones(k, dtype=y.dtype).cumsum(0).flip(0)
+        left = ones(k, dtype=y.dtype, device=y.device).cumsum(0).flip(0)
         rest = clamp(1 - cropped.cumsum(-1), finfo(y.dtype).tiny)
         return log(cropped) - log(rest) + log(left)
 

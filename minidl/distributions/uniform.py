@@ -49,7 +49,9 @@ class Uniform(Distribution):
         return width * width / 12
 
     def _draw(self, shape: tuple[int, ...]) -> Tensor:
-        return self.low + rand(shape, dtype=self.low.dtype) * (self.high - self.low)
+        return self.low + rand(shape, dtype=self.low.dtype, device=self.low.device) * (
+            self.high - self.low
+        )
 
     def _log_prob(self, value: Tensor) -> Tensor:
         inside = ge(value, self.low).logical_and(gt(self.high, value))

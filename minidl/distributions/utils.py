@@ -33,11 +33,13 @@ HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 
 
 def broadcast_all(*values: Any) -> tuple[Tensor, ...]:
-    """Tensors and numbers as tensors of one shape; numbers get the dtype of the tensors.
+    """Tensors and numbers as tensors of one shape; numbers get dtype and device of the tensors.
 
     Integers become floating point: parameters are.
     """
-    dtype = next((v.dtype for v in values if type(v) is Tensor), get_default_dtype())
+    like = next((v for v in values if type(v) is Tensor), None)
+    dtype = get_default_dtype() if like is None else like.dtype
+    device = None if like is None else like.device
     if dtype.kind != FLOAT:
         dtype = get_default_dtype()
     found = []
@@ -45,7 +47,7 @@ def broadcast_all(*values: Any) -> tuple[Tensor, ...]:
         if type(value) is not Tensor:
             if not isinstance(value, int | float | np.generic):
                 raise DTypeError("parameters must be Tensors or numbers", got=repr(value))
-            value = tensor(float(value), dtype=dtype)
+            value = tensor(float(value), dtype=dtype, device=device)
         found.append(value if value.dtype.kind == FLOAT else cast(value, dtype))
     return tuple(broadcast_tensors(*found))
 

@@ -45,7 +45,7 @@ class Weibull(Distribution):
         return self.scale * self.scale * (self._moment(2) - first * first)
 
     def _draw(self, shape: tuple[int, ...]) -> Tensor:
-        return self._icdf(rand(shape, dtype=self.scale.dtype))
+        return self._icdf(rand(shape, dtype=self.scale.dtype, device=self.scale.device))
 
     def _log_prob(self, value: Tensor) -> Tensor:
         k = self.concentration

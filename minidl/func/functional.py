@@ -156,13 +156,15 @@ def _rows(p: _Problem, output: Tensor, strict: bool) -> list[Tensor]:
         flat = ops.reshape(output, (-1,))
         rows = []
         for i in range(flat.shape[0]):
-            one = ops.ones((), dtype=flat.dtype)
+            one = ops.ones((), dtype=flat.dtype, device=flat.device)
             rows.append(p.gradients((flat[i],), p.inputs, (one,), strict, p.create_graph))
         found = []
         for k, x in enumerate(p.inputs):
             shape = (*output.shape, *x.shape)
             parts = [row[k] for row in rows]
-            found.append(ops.reshape(ops.stack(parts), shape) if parts else ops.zeros(shape))
+            found.append(
+                ops.reshape(ops.stack(parts), shape) if parts else ops.zeros(shape, device=x.device)
+            )
     return found
 
 

@@ -335,7 +335,7 @@ def _rows(inputs: _Inputs, out: Any) -> list[Any]:
         if rows:
             stacked = ops.stack([row[k] for row in rows], batch)
         else:
-            stacked = ops.zeros((*lead, 0, *own), dtype=x.dtype)
+            stacked = ops.zeros((*lead, 0, *own), dtype=x.dtype, device=x.device)
         found.append(ops.reshape(stacked, (*lead, *shape, *own)))
     return [wrapped(t, of) for t in inputs.finished(found)]
 

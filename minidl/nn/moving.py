@@ -97,7 +97,10 @@ def _parse_to(
     non_blocking: bool = False,
     memory_format: Any = None,
 ) -> tuple[Any, Any]:
-    """Sort the arguments of `to` into (device, dtype); `non_blocking` changes nothing."""
+    """Sort the arguments of `to` into (device, dtype); each None where it is not given.
+
+    `non_blocking` changes nothing.
+    """
     if memory_format is not None:
         raise UnsupportedError(
             "memory_format is not supported; arrays are row-major", operator="to"
@@ -109,4 +112,5 @@ def _parse_to(
             dtype = arg
         elif not isinstance(arg, bool) and arg is not None:
             device = arg
-    return as_device(device), None if dtype is None else dtypes.dtype_of(dtype)
+    where = None if device is None else as_device(device)
+    return where, None if dtype is None else dtypes.dtype_of(dtype)

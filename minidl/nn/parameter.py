@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 import minidl.ops as ops
+from minidl.backends import kernels_for
 from minidl.errors import ArgumentError
-from minidl.tensor import Parameter as Parameter, Tensor, as_device
+from minidl.tensor import Parameter as Parameter, Tensor
 
 # Of a tensor without a shape the slot holds an empty array, for the dtype.
 _array: Any = Tensor.__dict__["array"]
@@ -32,13 +31,18 @@ class UninitializedTensorMixin(Tensor, unset=True):
         )
 
     @array.setter
-    def array(self, value: np.ndarray) -> None:
-        _array.__set__(self, np.empty(0, value.dtype))
+    def array(self, value: Any) -> None:
+        _array.__set__(self, kernels_for(value).empty(0, value.dtype))
 
     @property
     def dtype(self) -> Any:  # type: ignore[override]
         """Type of the elements to come."""
         return Tensor(_array.__get__(self)).dtype
+
+    @property
+    def device(self) -> Any:  # type: ignore[override]
+        """Where the elements are to be."""
+        return Tensor(_array.__get__(self)).device
 
     @property
     def data(self) -> Any:  # type: ignore[override]
@@ -55,29 +59,30 @@ class UninitializedTensorMixin(Tensor, unset=True):
 
     def to(self, *, device: Any = None, dtype: Any = None) -> Tensor:
         """One of another dtype."""
+        device = self.device if device is None else device
         return _unset(type(self), self.tracked, device, self.dtype if dtype is None else dtype)
 
     def materialize(self, shape: Any, device: Any = None, dtype: Any = None) -> None:
         """Become an ordinary tensor of this shape, with unset values."""
+        device = self.device if device is None else device
         made = ops.empty(shape, device=device, dtype=self.dtype if dtype is None else dtype)
         self.__class__ = Tensor  # type: ignore[assignment]
         self.array, self.storage = made.array, made.storage
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
-        copy = memo[id(self)] = _unset(type(self), self.tracked, None, self.dtype)
+        copy = memo[id(self)] = _unset(type(self), self.tracked, self.device, self.dtype)
         return copy
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.tracked, None, self.dtype)
+        return type(self), (self.tracked, str(self.device), self.dtype)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
 
 
 def _unset(kind: Any, requires_grad: bool, device: Any, dtype: Any) -> Any:
-    as_device(device)
     tensor = object.__new__(kind)
-    Tensor.__init__(tensor, ops.empty(0, dtype=dtype).array)
+    Tensor.__init__(tensor, ops.empty(0, dtype=dtype, device=device).array)
     tensor.is_parameter = kind is UninitializedParameter
     return tensor.requires_grad_(requires_grad)
 

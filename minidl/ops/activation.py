@@ -103,7 +103,7 @@ def _hardtanh(k: Any, input: Array, min_val: float, max_val: float) -> Any:
         return k.clip(input, min_val, max_val)
     if kind == "b" or (kind == "u" and min_val < 0):
         raise DTypeError("not for bool tensors, nor for unsigned ones with a negative limit")
-    low, high = (np.asarray(int(v)).astype(input.dtype) for v in (min_val, max_val))
+    low, high = (np.asarray(int(v)).astype(input.dtype)[()] for v in (min_val, max_val))
     return k.clip(input, low, high)  # integers stay integers
 
 

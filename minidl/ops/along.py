@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd.op import Array, Index, constant, in_place, op, writable, write
+from minidl.backends import kernels_for
 from minidl.dtypes import BOOL, FLOAT
 from minidl.errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, UnsupportedError
 from minidl.ops.compare import eq
@@ -18,6 +19,7 @@ from minidl.ops.index import (
     index_at,
     kept_index,
     match_dtype,
+    placed_index,
     put,
     store,
     values_for,
@@ -42,18 +44,27 @@ __all__ = [
 ]
 
 
-def _check_positions(index: Any, size: int, dim: int, wrap: bool = False) -> None:
+def _check_positions(k: Any, index: Any, size: int, dim: int, wrap: bool = False) -> None:
     """Indices are integers in [0, size), or in [-size, size) with `wrap`."""
     if index.dtype.kind not in "iu":
         raise DTypeError("index must be integers")
-    if index.size:
+    first = -size if wrap else 0
+    if k.device != "cpu":
+        rule = f"an index is out of bounds for axis {dim} with size {size}"
+        k.refuse(k.logical_or(index < first, index >= size), OutOfRangeError(rule))
+    elif index.size:
         least, most = int(index.min()), int(index.max())
-        if least < (-size if wrap else 0) or most >= size:
+        if least < first or most >= size:
             bad = most if most >= size else least
             raise OutOfRangeError(f"index {bad} is out of bounds for axis {dim} with size {size}")
 
 
-def _check_along(shape: tuple, dim: int, index: Any, src: tuple | None = None) -> None:
+def _with_axis(x: Any) -> Any:
+    """An array with one axis at least."""
+    return x if x.ndim else x.reshape(1)
+
+
+def _check_along(k: Any, shape: tuple, dim: int, index: Any, src: tuple | None = None) -> None:
     """`index` has as many axes as the input, and is no longer except along `dim`."""
     if len(shape) != index.ndim or (src is not None and len(src) != index.ndim):
         raise ShapeError("index must have as many axes as the input (and src)")
@@ -61,14 +72,14 @@ def _check_along(shape: tuple, dim: int, index: Any, src: tuple | None = None) -
         if (i != dim and n > shape[i]) or (src is not None and n > src[i]):
             rule = f"index must not be longer than the input (except along axis {dim}) nor src"
             raise ShapeError(rule)
-    _check_positions(index, shape[dim], dim)
+    _check_positions(k, index, shape[dim], dim)
 
 
-def _mesh(index: Any, dim: int) -> tuple:
+def _mesh(k: Any, index: Any, dim: int) -> tuple:
     """The index whose element i, j, ... is (i, index[i, j, ...], ...) with `dim` replaced."""
     n = index.ndim
     return tuple(
-        index if i == dim else np.arange(size).reshape((-1,) + (1,) * (n - i - 1))
+        index if i == dim else k.arange(size).reshape((-1,) + (1,) * (n - i - 1))
         for i, size in enumerate(index.shape)
     )
 
@@ -79,7 +90,7 @@ def put_along(k: Any, grad: Array, indices: Index, shape: tuple[int, ...], dim: 
     if not shape:
         return grad.copy()
     out = k.zeros(shape, grad.dtype)
-    np.put_along_axis(out, indices, grad, axis(len(shape), dim))
+    k.put_along_axis(out, indices, grad, axis(len(shape), dim))
     return out
 
 
@@ -107,8 +118,8 @@ def gather(k: Any, input: Array, dim: int, index: Index) -> Any:
     index: integers, as many axes as input and no longer except along dim -> index's shape.
     """
     dim = axis(input.ndim, dim)
-    x, places = np.atleast_1d(input), np.atleast_1d(index)
-    _check_along(x.shape, dim, places)
+    x, places = _with_axis(input), _with_axis(index)
+    _check_along(k, x.shape, dim, places)
     x = x[tuple([slice(None) if i == dim else slice(n) for i, n in enumerate(places.shape)])]
     return k.take_along_axis(x, places, axis=dim).reshape(index.shape)
 
@@ -116,9 +127,9 @@ def gather(k: Any, input: Array, dim: int, index: Index) -> Any:
 @gather.gradient
 def _(g: Tensor, dim: int, index: Any, input_shape: tuple[int, ...]) -> Any:
     if len(input_shape) == g.ndim:
-        return scatter_add(zeros(input_shape, dtype=g.dtype), dim, index, g)
+        return scatter_add(zeros(input_shape, dtype=g.dtype, device=g.device), dim, index, g)
     # one of them has no axis
-    target = zeros(input_shape or (1,), dtype=g.dtype)
+    target = zeros(input_shape or (1,), dtype=g.dtype, device=g.device)
     return reshape(scatter_add(target, dim, reshape(index, -1), reshape(g, -1)), input_shape)
 
 
@@ -130,7 +141,8 @@ def scatter_add(k: Any, input: Array, dim: int, index: Index, src: Array) -> Any
     index: integers, no longer than src, nor than input except along dim; src: of input's dtype.
     """
     dim = axis(input.ndim, dim)
-    _check_along(np.atleast_1d(input).shape, dim, np.atleast_1d(index), np.atleast_1d(src).shape)
+    x, places = _with_axis(input), _with_axis(index)
+    _check_along(k, x.shape, dim, places, _with_axis(src).shape)
     return k.scatter_add(input, dim, index, src)
 
 
@@ -150,23 +162,23 @@ def _back_to(g: Tensor, shape: tuple[int, ...]) -> Tensor:
 def _scatter_parts(
     input: Tensor, dim: int, index: Any, src: Any, name: str
 ) -> tuple[Tensor, tuple, Tensor]:
-    """Target with axes, NumPy index and values of a `scatter`."""
+    """Target with axes, index of arrays and values of a `scatter`."""
     check_tensor(name, "input", input)
     check_tensor(name, "index", index)
     dim = axis(input.ndim, dim, name)
-    places = np.atleast_1d(index.array)
+    k, places = kernels_for(input.array), _with_axis(index.array)
     values = match_dtype(input, src, name) if type(src) is Tensor else values_for(input, src, name)
     target = input if input.ndim else reshape(input, (1,))
     try:
-        shape = np.atleast_1d(values.array).shape if type(src) is Tensor else None
-        _check_along(target.shape, dim, places, shape)
+        shape = _with_axis(values.array).shape if type(src) is Tensor else None
+        _check_along(k, target.shape, dim, places, shape)
     except (DTypeError, OutOfRangeError, ShapeError) as error:
         error.operator = name
         error.got = ", ".join(str(x.shape) for x in (input, index, values))
         raise
     if type(src) is Tensor:
         values = getitem(values, (*[slice(n) for n in places.shape][: values.ndim], Ellipsis))
-    return target, _mesh(places, dim), values
+    return target, _mesh(k, places, dim), values
 
 
 def _source(src: Any, value: Any, reduce: str | None, name: str) -> Any:
@@ -229,12 +241,7 @@ def _scatter_best(
     k: Any, input: Array, dim: int, index: Index, src: Array, largest: bool, own: bool
 ) -> Any:
     """The largest (or smallest) of what meets at each place; `own`: with what `input` has there."""
-    places = _mesh(index, dim)
-    out, values = input.copy(), src[tuple([slice(n) for n in index.shape])]
-    if not own:
-        out[places] = values
-    (np.maximum if largest else np.minimum).at(out, places, values)
-    return out
+    return k.scatter_reduce(input, dim, index, src, "amax" if largest else "amin", own)
 
 
 @_scatter_best.gradient
@@ -253,11 +260,7 @@ def _(
 
 @op(promote=None)
 def _scatter_prod(k: Any, input: Array, dim: int, index: Index, src: Array, own: bool) -> Any:
-    places, out = _mesh(index, dim), input.copy()
-    if not own:
-        out[places] = 1
-    np.multiply.at(out, places, src[tuple([slice(n) for n in index.shape])])
-    return out
+    return k.scatter_reduce(input, dim, index, src, "prod", own)
 
 
 @_scatter_prod.gradient
@@ -284,8 +287,9 @@ def _corner(src: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 def _untouched(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """1 where `index` does not point along `dim`, 0 where it does."""
-    left = np.ones(input.shape, input.array.dtype)
-    left[_mesh(index.array, dim)] = 0
+    k: Any = kernels_for(input.array)
+    left = k.ones(input.shape, input.array.dtype)
+    left[_mesh(k, index.array, dim)] = 0
     return constant(left)
 
 
@@ -315,9 +319,9 @@ def scatter_reduce(
         whole = [reshape(x, (1,)) for x in (input, index, src)]
         return reshape(scatter_reduce(whole[0], 0, *whole[1:], reduce, include_self=include_self),
                        ())  # fmt: skip
-    dim = axis(input.ndim, dim, name)
+    dim, k = axis(input.ndim, dim, name), kernels_for(input.array)
     try:
-        _check_along(input.shape, dim, index.array, src.shape)
+        _check_along(k, input.shape, dim, index.array, src.shape)
     except (DTypeError, OutOfRangeError, ShapeError) as error:
         error.operator, error.got = name, f"{input.shape}, {index.shape}, {src.shape}"
         raise
@@ -329,9 +333,9 @@ def scatter_reduce(
     total = scatter_add(start, dim, index, src)
     if reduce == "sum":
         return total
-    count = np.ones(input.shape, np.int64) if include_self else np.zeros(input.shape, np.int64)
-    np.add.at(count, _mesh(index.array, dim), 1)
-    count = constant(np.maximum(count, 1))
+    count = (k.ones if include_self else k.zeros)(input.shape, np.int64)
+    count = k.scatter_add(count, dim, index.array, k.ones(index.shape, np.int64))
+    count = constant(k.maximum(count, 1))
     return total / count if input.dtype.kind == FLOAT else total // count  # type: ignore[operator]
 
 
@@ -354,10 +358,10 @@ def _in_place_sum(name: str, functional: Any) -> Any:
 scatter_add_ = _in_place_sum("scatter_add_", scatter_add)
 
 
-def _vector(index: Any, size: int, dim: int, wrap: bool = False) -> Any:
+def _vector(k: Any, index: Any, size: int, dim: int, wrap: bool = False) -> Any:
     if index.ndim > 1:
         raise ShapeError("index must have one axis")
-    _check_positions(index, size, dim, wrap)
+    _check_positions(k, index, size, dim, wrap)
     return index.reshape(-1)
 
 
@@ -365,14 +369,14 @@ def _vector(index: Any, size: int, dim: int, wrap: bool = False) -> Any:
 @op(promote=None)
 def index_select(k: Any, input: Array, dim: int, index: Index) -> Any:
     """The slices `index` of axis `dim`. index: (n,) integers -> input's shape, n along dim."""
-    dim, x = axis(input.ndim, dim), np.atleast_1d(input)
-    places = _vector(index, x.shape[dim], dim)
+    dim, x = axis(input.ndim, dim), _with_axis(input)
+    places = _vector(k, index, x.shape[dim], dim)
     return k.take(x, places, axis=dim) if input.ndim else input[None][places].reshape(())
 
 
 @index_select.gradient
 def _(g: Tensor, dim: int, index: Any, input_shape: tuple[int, ...]) -> Any:
-    return index_add(zeros(input_shape, dtype=g.dtype), dim, index, g)
+    return index_add(zeros(input_shape, dtype=g.dtype, device=g.device), dim, index, g)
 
 
 @method("index_add")
@@ -384,9 +388,9 @@ def index_add(
 
     index: (n,) integers; source: input's shape with n along dim, of its dtype.
     """
-    dim, shape = axis(input.ndim, dim), np.atleast_1d(input).shape
-    places = _vector(index, shape[dim], dim)
-    if np.atleast_1d(source).shape != (*shape[:dim], places.size, *shape[dim + 1 :]):
+    dim, shape = axis(input.ndim, dim), _with_axis(input).shape
+    places = _vector(k, index, shape[dim], dim)
+    if _with_axis(source).shape != (*shape[:dim], places.size, *shape[dim + 1 :]):
         raise ShapeError("source must have the input's shape, with index's size along dim")
     return k.index_add(input, dim, places, source, alpha)
 
@@ -405,25 +409,26 @@ index_add_ = _in_place_sum("index_add_", index_add)
 def _copy_parts(
     input: Tensor, dim: int, index: Any, source: Any, name: str
 ) -> tuple[Tensor, tuple, Tensor]:
-    """Target with axes, NumPy index and values of `index_copy` and `index_fill`."""
+    """Target with axes, index of arrays and values of `index_copy` and `index_fill`."""
     check_tensor(name, "input", input)
     check_tensor(name, "index", index)
     fill = name.startswith("index_fill")
     dim = axis(input.ndim, dim, name)
     target = input if input.ndim else reshape(input, (1,))
+    k: Any = kernels_for(input.array)
     try:
-        places = _vector(index.array, target.shape[dim], dim, wrap=fill)
+        places = _vector(k, index.array, target.shape[dim], dim, wrap=fill)
     except (DTypeError, OutOfRangeError, ShapeError) as error:
         error.operator = name
         raise
     if fill:
-        places = np.unique(places)  # a place filled twice has no second share in the gradient
+        places = k.unique(places)  # a place filled twice has no second share in the gradient
         values = values_for(input, source, name)
         fits = not values.ndim
     else:
         values = match_dtype(input, source, name)
         wanted = (*target.shape[:dim], places.size, *target.shape[dim + 1 :])
-        fits = np.atleast_1d(values.array).shape == wanted
+        fits = _with_axis(values.array).shape == wanted
     if not fits:
         rule = "value must be one number" if fill else "source must have index's size along dim"
         got = ", ".join(str(x.shape) for x in (input, index, values))
@@ -473,7 +478,8 @@ def take(input: Tensor, index: Tensor) -> Tensor:
     """
     if type(index) is not Tensor or index.array.dtype.kind not in "iu":
         raise DTypeError("index must be an integer Tensor", operator="take")
-    return index_at(flatten(input), kept_index((index.array,), input))
+    flat = flatten(input)
+    return index_at(flat, kept_index(placed_index(flat, (index.array,)), input))
 
 
 @method("take_along_dim")
@@ -497,7 +503,8 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     one = [(*x.shape[:dim], 1, *x.shape[dim + 1 :]) for x in (input, indices)]
     common = broadcast_shapes(*one)
     wide = [expand(x, (*common[:dim], x.shape[dim], *common[dim + 1 :])) for x in (input, indices)]
-    places = np.where(wide[1].array < 0, wide[1].array + size, wide[1].array)
+    places = wide[1].array
+    places = kernels_for(places).where(places < 0, places + size, places)
     return gather(wide[0], dim, constant(places))
 
 
@@ -509,7 +516,8 @@ def _scattered(input: Tensor, mask: Any, source: Any, name: str) -> tuple[Tensor
     if type(mask) is not Tensor or mask.dtype.kind != BOOL:
         raise DTypeError("mask must be a bool Tensor", operator=name)
     mask = expand(mask, input.shape)
-    source, count = match_dtype(input, source, name), np.count_nonzero(mask.array)
+    source, k = match_dtype(input, source, name), kernels_for(mask.array)
+    count = int(k.host(k.asarray(k.count_nonzero(mask.array))))
     if source.numel() < count:
         got = f"{source.shape}, {count} places"
         raise ShapeError("source has fewer elements than there are places", operator=name, got=got)

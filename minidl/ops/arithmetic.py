@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd.op import Array, constant, op
+from minidl.backends import kernels_for
 from minidl.dtypes import FLOAT
 from minidl.errors import ArgumentError, DTypeError
 from minidl.ops.method import check_tensor, in_place_methods, method
@@ -45,7 +46,7 @@ __all__ = [
 
 def flat(g: Tensor) -> Tensor:
     """The gradient of a function that is constant between its steps: zeros, without a buffer."""
-    return expand(constant(np.zeros((), g.array.dtype)), g.shape)
+    return expand(constant(kernels_for(g.array).zeros((), g.array.dtype)), g.shape)
 
 
 @method("add", "__add__", "__radd__")
@@ -69,7 +70,7 @@ def _scaled(k: Any, x: Array, factor: Any) -> Any:
             raise ArgumentError(
                 "the factor must be an integer for integer tensors", got=str(factor)
             )
-        factor = np.asarray(factor).astype(x.dtype)
+        factor = np.asarray(factor).astype(x.dtype)[()]
     elif x.dtype.itemsize == 2:
         x = x.astype(np.float32)  # rounded with the sum, not before it
     return k.mul(x, factor)
@@ -151,7 +152,7 @@ true_divide = _div
 
 
 def _whole_quotient(k: Any, input: Array, other: Array, towards_zero: bool) -> Any:
-    kind = _divisible(input, other)
+    kind = _divisible(k, input, other)
     if not towards_zero:
         return k.floor_divide(input, other)
     if kind == "f":
@@ -160,13 +161,13 @@ def _whole_quotient(k: Any, input: Array, other: Array, towards_zero: bool) -> A
     return k.floor_divide(k.sub(input, k.fmod(input, other)), other)
 
 
-def _divisible(input: Array, other: Array) -> str:
+def _divisible(k: Any, input: Array, other: Array) -> str:
     """The kind of dtype of both; at least one is an array, and integers are arrays."""
     kind = (input if hasattr(input, "dtype") else other).dtype.kind
     if kind == "b":
         raise DTypeError("not for bool tensors")
-    if kind in "iu" and not other.all():
-        raise ArgumentError("integer division by zero")
+    if kind in "iu":
+        k.refuse(k.eq(other, 0), ArgumentError("integer division by zero"))
     return kind
 
 
@@ -222,7 +223,7 @@ def _rfloordiv(input: Any, other: Any) -> Tensor:
 @op
 def remainder(k: Any, input: Array, other: Array) -> Any:
     """`input - other * floor(input / other)`: has the sign of `other`, as Python's `%`."""
-    _divisible(input, other)
+    _divisible(k, input, other)
     return k.remainder(input, other)
 
 
@@ -240,7 +241,7 @@ def _rmod(input: Any, other: Any) -> Tensor:
 @op
 def fmod(k: Any, input: Array, other: Array) -> Any:
     """`input - other * trunc(input / other)`: has the sign of `input`, as C's fmod."""
-    _divisible(input, other)
+    _divisible(k, input, other)
     return k.fmod(input, other)
 
 

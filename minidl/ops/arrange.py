@@ -10,7 +10,7 @@ import numpy as np
 
 from minidl.autograd.node import Node, edge_of, show
 from minidl.autograd.op import Array, constant, op
-from minidl.backends import local
+from minidl.backends import kernels_for, local
 from minidl.errors import (
     ArgumentError,
     DTypeError,
@@ -417,14 +417,17 @@ def repeat_interleave(
     """
     check_tensor("repeat_interleave", "input", input)
     if repeats is None:
-        counts, input = input, constant(np.arange(input.numel()))
-        return repeat_interleave(input, counts, 0, output_size=output_size)
+        steps: Any = kernels_for(input.array).arange(input.numel())
+        return repeat_interleave(constant(steps), input, 0, output_size=output_size)
     if dim is None:
         input, dim = flatten(input), 0
     input = atleast_1d(input)
     dim = axis(input.ndim, dim, "repeat_interleave")
     size = input.shape[dim]
-    counts = np.asarray(repeats.array if type(repeats) is Tensor else repeats)
+    if type(repeats) is Tensor:
+        counts: Any = kernels_for(repeats.array).host(repeats.array)
+    else:
+        counts = np.asarray(repeats)
     if counts.dtype.kind not in "iu" or counts.ndim > 1 or np.any(counts < 0):
         rule = "repeats must be integers that are not negative, on one axis at most"
         raise DTypeError(rule, operator="repeat_interleave", got=repr(repeats))
@@ -467,18 +470,18 @@ def _(g: Tensor, widths: tuple[tuple[int, int], ...]) -> Any:
     return _pad(g, tuple([(-before, -after) for before, after in widths]), 0)
 
 
-def _reflected(n: int, before: int, after: int) -> Any:
-    places = np.abs(np.arange(-before, n + after))
-    return np.where(places < n, places, 2 * (n - 1) - places)
+def _reflected(k: Any, n: int, before: int, after: int) -> Any:
+    places = k.abs(k.arange(-before, n + after))
+    return k.where(places < n, places, 2 * (n - 1) - places)
 
 
-def _replicated(n: int, before: int, after: int) -> Any:
-    return np.clip(np.arange(-before, n + after), 0, n - 1)
+def _replicated(k: Any, n: int, before: int, after: int) -> Any:
+    return k.clip(k.arange(-before, n + after), 0, n - 1)
 
 
-def _circular(n: int, before: int, after: int) -> Any:
+def _circular(k: Any, n: int, before: int, after: int) -> Any:
     """`n` elements are left where the widths crop."""
-    return max(-before, 0) + np.arange(-max(before, 0), n + max(after, 0)) % n
+    return max(-before, 0) + k.arange(-max(before, 0), n + max(after, 0)) % n
 
 
 # mode -> (source of each element, the most that may be added to an axis of n elements)
@@ -510,6 +513,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = 
     if value is not None:
         raise ArgumentError("value is for mode='constant' only", operator="pad", got=repr(value))
     source, most = _PADDINGS[mode]
+    k: Any = kernels_for(input.array)
     for dim, (before, after) in enumerate(widths):
         n = input.shape[dim]
         if before == after == 0:
@@ -519,7 +523,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = 
         if max(before, after) > most(n) or input.shape[dim] + before + after < 1:
             rule = f"mode {mode!r} adds at most {most(n)} elements to an axis of {n}"
             raise ShapeError(rule, operator="pad", got=f"{input.shape}, {given}")
-        input = index_select(input, dim, constant(source(n, before, after)))
+        input = index_select(input, dim, constant(source(k, n, before, after)))
     return input
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd.op import Array, Index, constant, op
+from minidl.backends import kernels_for
 from minidl.dtypes import BOOL, FLOAT
 from minidl.errors import ArgumentError, DTypeError, ShapeError
 from minidl.ops.arithmetic import mul
@@ -99,7 +100,8 @@ def _weights_times_values(
     query, key, value = widened(query), widened(key), widened(value)
     key, value = _repeated(key, heads), _repeated(value, heads)
     scores = matmul(mul(query, scale), transpose(key, -1, -2))
-    allowed = np.ones((1, 1), bool)
+    k: Any = kernels_for(query.array)
+    allowed = k.ones((1, 1), bool)
     if attn_mask is not None:
         if attn_mask.dtype.kind != BOOL:
             attn_mask = cast(attn_mask, query.dtype)
@@ -110,9 +112,9 @@ def _weights_times_values(
             allowed = mask != -np.inf
             scores = scores + where(constant(allowed), attn_mask, 0.0)
     if is_causal:
-        allowed = allowed & np.tril(np.ones(scores.shape[-2:], bool))
+        allowed = allowed & k.tril(k.ones(scores.shape[-2:], bool))
     scores = where(constant(allowed), scores, -math.inf)
-    dead = constant(~np.broadcast_to(allowed, scores.shape).any(-1, keepdims=True))
+    dead = constant(~k.broadcast_to(allowed, scores.shape).any(-1, keepdims=True))
     weights = where(dead, 0.0, softmax(where(dead, 0.0, scores), -1))
     if dropout_p:
         weights = dropout(weights, dropout_p, generator=generator)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd.op import Array, op
+from minidl.backends import kernels_for
 from minidl.errors import DTypeError
 from minidl.ops.method import check_tensor, in_place_methods, method
 from minidl.tensor import Tensor
@@ -177,6 +178,10 @@ def isclose(
     return close
 
 
+def _holds(found: Tensor) -> bool:
+    return bool(kernels_for(found.array).host(found.array.all()))
+
+
 @method("allclose")
 def allclose(
     input: Tensor,
@@ -186,7 +191,7 @@ def allclose(
     equal_nan: bool = False,
 ) -> bool:
     """Whether `isclose` holds for all elements."""
-    return bool(isclose(input, other, rtol, atol, equal_nan).array.all())
+    return _holds(isclose(input, other, rtol, atol, equal_nan))
 
 
 @method("equal")
@@ -194,7 +199,7 @@ def equal(input: Tensor, other: Tensor) -> bool:
     """Whether both have the same shape and equal elements (NaN differs from NaN)."""
     check_tensor("equal", "input", input)
     check_tensor("equal", "other", other)
-    return input.shape == other.shape and bool(eq(input, other).array.all())
+    return input.shape == other.shape and _holds(eq(input, other))
 
 
 @method("logical_and")

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from minidl.autograd.op import Array, op
-from minidl.backends import local
+from minidl.autograd.op import Array, constant, op
+from minidl.backends import cuda, local, moved
 from minidl.dtypes import (
     FLOAT,
     FLOATS,
@@ -22,7 +22,7 @@ from minidl.dtypes import (
     float64,
     iinfo,
 )
-from minidl.errors import ArgumentError, DTypeError
+from minidl.errors import ArgumentError, DeviceError, DTypeError
 from minidl.ops.method import check_tensor, method
 from minidl.tensor import Tensor, as_device
 
@@ -102,8 +102,8 @@ def _ndimension(input: Tensor) -> int:
 
 @method("get_device")
 def _get_device(input: Tensor) -> int:
-    """-1: the CPU."""
-    return -1
+    """The number of its GPU; -1: the CPU."""
+    return -1 if input.device.index is None else input.device.index
 
 
 setattr(Tensor, "is_cpu", property(lambda input: not input.is_cuda))  # noqa: B010
@@ -144,6 +144,16 @@ def cast(input: Tensor, dtype: Any) -> Tensor:
     return (_cast if dtype_of(wanted).kind == FLOAT else _cast_exact)(input, wanted)
 
 
+@op(promote=None)
+def _to_device(k: Any, input: Array, target: Any, source: Any) -> Any:
+    return moved(input, target)
+
+
+@_to_device.gradient
+def _(g: Tensor, target: Any, source: Any) -> Any:
+    return _to_device(g, source, target)
+
+
 @method("contiguous")
 def contiguous(input: Tensor, memory_format: Any = None) -> Tensor:
     """The tensor itself if its elements lie in C order, otherwise a copy that does."""
@@ -160,7 +170,11 @@ def to(
     copy: bool = False,
     non_blocking: bool = False,
 ) -> Tensor:
-    """The tensor in another dtype or on another device: `to(dtype)`, `to(device)`, `to(other)`."""
+    """The tensor in another dtype or on another device: `to(dtype)`, `to(device)`, `to(other)`.
+
+    Gradients flow back to where it was. non_blocking changes nothing: copies to a GPU are queued
+    behind its kernels anyway, copies from it wait. Raises DeviceError where there is no such GPU.
+    """
     for arg in args:
         if isinstance(arg, Tensor):
             dtype, device = arg.dtype, arg.device
@@ -169,8 +183,10 @@ def to(
         elif not isinstance(arg, bool):
             device = arg
     check_tensor("to", "input", input)
-    as_device(device)
     result = input if dtype is None else cast(input, dtype)
+    where = input.device if device is None else as_device(device)
+    if where.type != result.device.type:
+        result = _to_device(result, where, input.device)
     return clone(result) if copy and result is input else result
 
 
@@ -184,6 +200,23 @@ def _cpu(input: Tensor, memory_format: Any = None) -> Tensor:
 def _cuda(input: Tensor, device: Any = None, non_blocking: bool = False) -> Tensor:
     """The tensor on a GPU; raises DeviceError where this build has none."""
     return to(input, device="cuda" if device is None else device)
+
+
+@method("pin_memory")
+def _pin_memory(input: Tensor, device: Any = None) -> Tensor:
+    """A copy in memory that the system does not move, from which copies to a GPU are faster.
+
+    The tensor itself if it is there. Raises DeviceError without a GPU and for a tensor on one.
+    """
+    if input.is_cuda:
+        raise DeviceError("needs a tensor on the CPU", operator="pin_memory", got=str(input.device))
+    return input if _is_pinned(input) else constant(cuda.pinned_copy(input.array))
+
+
+@method("is_pinned")
+def _is_pinned(input: Tensor, device: Any = None) -> bool:
+    """Whether the elements are in memory of `pin_memory`."""
+    return not input.is_cuda and cuda.is_pinned(input.array)
 
 
 def _conversion(name: str, dtype: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd.op import constant
-from minidl.backends import local
+from minidl.backends import local, moved, on_device
 from minidl.dtypes import (
     BOOL,
     FLOAT,
@@ -207,9 +207,11 @@ def tensor(
     lists, DTypeError for strings, None and complex numbers, ArgumentError for integers that do not
     fit.
     """
-    as_device(device)
     wanted = None if dtype is None else dtype_of(dtype)
     if type(data) is Tensor:
+        if data.is_cuda or device is not None:
+            copy = data.detach().to(dtype=wanted, device=device, copy=True)  # type: ignore[attr-defined]
+            return copy.requires_grad_() if requires_grad else copy
         data = data.array
     elif isinstance(data, range):
         data = list(data)
@@ -225,7 +227,7 @@ def tensor(
             raise _too_large("tensor", error, f"{data.shape} {wanted.name}") from None
     else:
         array = _from_lists(data, wanted)
-    return _finished(array, requires_grad)
+    return _finished(moved(array, as_device(device)), requires_grad)
 
 
 def from_numpy(ndarray: np.ndarray) -> Tensor:
@@ -253,13 +255,12 @@ def from_numpy(ndarray: np.ndarray) -> Tensor:
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     """`data` as a tensor, without a copy where it is one or an array of the right dtype."""
-    as_device(device)
     if isinstance(data, np.ndarray) and data.dtype in FROM_NUMPY and data.flags.aligned:
         data = from_numpy(data)
     elif type(data) is not Tensor:
-        return tensor(data, dtype=dtype)
+        return tensor(data, dtype=dtype, device=device)
     shared: Tensor = data
-    return shared if dtype is None else shared.to(dtype=dtype)  # type: ignore[attr-defined]
+    return shared.to(dtype=dtype, device=device)  # type: ignore[attr-defined]
 
 
 def scalar_tensor(
@@ -284,28 +285,30 @@ _RECYCLED = 64 << 20
 
 def _allocated(
     name: str,
-    make: Callable[[tuple[int, ...], np.dtype], np.ndarray],
+    make: str | Callable[[tuple[int, ...], np.dtype], np.ndarray],
     size: Any,
     dtype: Any,
     device: Any,
     requires_grad: bool,
 ) -> Tensor:
-    as_device(device)
+    """`make` is a kernel-table entry, or a function that gives a NumPy array to move."""
+    where = as_device(device)
     wanted = get_default_dtype() if dtype is None else dtype_of(dtype)
     if min(size, default=0) < 0 or len(size) > _MAX_AXES:
         rule = f"sizes must not be negative and at most {_MAX_AXES}"
         raise ShapeError(rule, operator=name, got=str(size))
     count = math.prod(size) * wanted.itemsize
+    build = getattr(on_device(where), make) if isinstance(make, str) else make
     try:
         if count <= _RECYCLED:
-            array = local.state.run(make, size, wanted.numpy)
+            array = local.state.run(build, size, wanted.numpy)
         else:
-            array = make(size, wanted.numpy)
+            array = build(size, wanted.numpy)
     except (MemoryError, ValueError):
         raise OutOfMemoryError(
             f"{count:,} bytes do not fit into memory", operator=name, got=f"{size} {wanted.name}"
         ) from None
-    return _finished(array, requires_grad)
+    return _finished(moved(array, where), requires_grad)
 
 
 def _given(args: tuple[Any, ...], size: Any, name: str) -> tuple[int, ...]:
@@ -326,7 +329,7 @@ def zeros(
     Raises ShapeError for negative sizes, OutOfMemoryError for more than memory holds.
     """
     shape = _given(args, size, "zeros")
-    return _allocated("zeros", np.zeros, shape, dtype, device, requires_grad)
+    return _allocated("zeros", "zeros", shape, dtype, device, requires_grad)
 
 
 def ones(
@@ -338,7 +341,7 @@ def ones(
 ) -> Tensor:
     """Ones of the sizes `args` (or `size`); errors as `zeros`."""
     shape = _given(args, size, "ones")
-    return _allocated("ones", np.ones, shape, dtype, device, requires_grad)
+    return _allocated("ones", "ones", shape, dtype, device, requires_grad)
 
 
 def empty(
@@ -350,7 +353,7 @@ def empty(
 ) -> Tensor:
     """A tensor of the sizes `args` (or `size`) with whatever is in memory; errors as `zeros`."""
     shape = _given(args, size, "empty")
-    return _allocated("empty", np.empty, shape, dtype, device, requires_grad)
+    return _allocated("empty", "empty", shape, dtype, device, requires_grad)
 
 
 def full(
@@ -365,42 +368,44 @@ def full(
     value = _number(fill_value, "full")
     own = {bool: bool_, int: int64}.get(type(value), get_default_dtype())
     wanted = own if dtype is None else dtype_of(dtype)
-    scalar = number_for("full", wanted, value)
+    scalar = number_for("full", wanted, value)[()]
+    table = on_device(as_device(device))
 
-    def make(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        return np.full(shape, scalar, dtype)
+    def make(shape: tuple[int, ...], dtype: np.dtype) -> Any:
+        return table.full(shape, scalar, dtype)
 
     return _allocated("full", make, sizes((size,), "full"), wanted, device, requires_grad)
 
 
-def _like(input: Any, dtype: Any, name: str) -> tuple[tuple[int, ...], Any]:
+def _like(input: Any, dtype: Any, device: Any, name: str) -> tuple[tuple[int, ...], Any, Any]:
     if type(input) is not Tensor:
         raise DTypeError("input must be a Tensor", operator=name, got=type(input).__name__)
-    return input.array.shape, input.dtype if dtype is None else dtype
+    own = input.dtype if dtype is None else dtype
+    return input.array.shape, own, input.device if device is None else device
 
 
 def zeros_like(
     input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """Zeros of `input`'s shape and dtype."""
-    shape, dtype = _like(input, dtype, "zeros_like")
-    return _allocated("zeros_like", np.zeros, shape, dtype, device, requires_grad)
+    shape, dtype, device = _like(input, dtype, device, "zeros_like")
+    return _allocated("zeros_like", "zeros", shape, dtype, device, requires_grad)
 
 
 def ones_like(
     input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """Ones of `input`'s shape and dtype."""
-    shape, dtype = _like(input, dtype, "ones_like")
-    return _allocated("ones_like", np.ones, shape, dtype, device, requires_grad)
+    shape, dtype, device = _like(input, dtype, device, "ones_like")
+    return _allocated("ones_like", "ones", shape, dtype, device, requires_grad)
 
 
 def empty_like(
     input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """A tensor of `input`'s shape and dtype with whatever is in memory."""
-    shape, dtype = _like(input, dtype, "empty_like")
-    return _allocated("empty_like", np.empty, shape, dtype, device, requires_grad)
+    shape, dtype, device = _like(input, dtype, device, "empty_like")
+    return _allocated("empty_like", "empty", shape, dtype, device, requires_grad)
 
 
 def full_like(
@@ -412,26 +417,31 @@ def full_like(
     requires_grad: bool = False,
 ) -> Tensor:
     """A tensor of `input`'s shape and dtype filled with a number."""
-    shape, dtype = _like(input, dtype, "full_like")
+    shape, dtype, device = _like(input, dtype, device, "full_like")
     return full(shape, fill_value, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+def _there(input: Tensor, options: dict[str, Any]) -> dict[str, Any]:
+    """The options, the device being that of `input` unless they name one."""
+    return options if options.get("device") is not None else {**options, "device": input.device}
 
 
 @method("new_zeros")
 def _new_zeros(input: Tensor, *args: Any, dtype: Any = None, **options: Any) -> Tensor:
     """Zeros of the given sizes in the tensor's dtype; the options are those of `zeros`."""
-    return zeros(*args, dtype=dtype or input.dtype, **options)
+    return zeros(*args, dtype=dtype or input.dtype, **_there(input, options))
 
 
 @method("new_ones")
 def _new_ones(input: Tensor, *args: Any, dtype: Any = None, **options: Any) -> Tensor:
     """Ones of the given sizes in the tensor's dtype; the options are those of `ones`."""
-    return ones(*args, dtype=dtype or input.dtype, **options)
+    return ones(*args, dtype=dtype or input.dtype, **_there(input, options))
 
 
 @method("new_empty")
 def _new_empty(input: Tensor, *args: Any, dtype: Any = None, **options: Any) -> Tensor:
     """An unwritten tensor of the given sizes in the tensor's dtype; options as `empty`."""
-    return empty(*args, dtype=dtype or input.dtype, **options)
+    return empty(*args, dtype=dtype or input.dtype, **_there(input, options))
 
 
 @method("new_full")
@@ -439,13 +449,13 @@ def _new_full(
     input: Tensor, size: Any, fill_value: Any, *, dtype: Any = None, **options: Any
 ) -> Tensor:
     """A tensor of `size` filled with a number, in the tensor's dtype; options as `full`."""
-    return full(size, fill_value, dtype=dtype or input.dtype, **options)
+    return full(size, fill_value, dtype=dtype or input.dtype, **_there(input, options))
 
 
 @method("new_tensor")
 def _new_tensor(input: Tensor, data: Any, *, dtype: Any = None, **options: Any) -> Tensor:
     """A copy of `data` in the tensor's dtype; the options are those of `tensor`."""
-    return tensor(data, dtype=dtype or input.dtype, **options)
+    return tensor(data, dtype=dtype or input.dtype, **_there(input, options))
 
 
 # ---------------------------------------------------------------- ranges and patterns
@@ -558,10 +568,10 @@ def triu_indices(
 def _triangle(
     name: str, indices: Callable, row: int, col: int, offset: int, dtype: Any, device: Any
 ) -> Tensor:
-    as_device(device)
+    where = as_device(device)
     if min(row, col) < 0:
         raise ShapeError("sizes must not be negative", operator=name, got=f"{row}, {col}")
     try:
-        return constant(np.array(indices(row, offset, col), dtype_of(dtype).numpy))
+        return constant(moved(np.array(indices(row, offset, col), dtype_of(dtype).numpy), where))
     except MemoryError as error:
         raise _too_large(name, error, f"{row}, {col}") from None

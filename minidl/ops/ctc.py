@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd.op import Array, Index, constant, op
+from minidl.backends import kernels_for
 from minidl.dtypes import FLOAT
 from minidl.errors import ArgumentError, DTypeError, GradientError, OutOfRangeError, ShapeError
 from minidl.ops.compare import eq
@@ -27,65 +28,68 @@ __all__ = ["ctc_loss"]
 class _Places:
     """What the recursions need to know of the labels: places, jumps over a blank, and lengths."""
 
-    def __init__(self, targets: Array, lengths: Array, steps: Array, blank: int) -> None:
+    def __init__(self, k: Any, targets: Array, lengths: Array, steps: Array, blank: int) -> None:
         count, longest = targets.shape
-        self.labels = np.full((count, 2 * longest + 1), blank, np.int64)
+        self.k = k
+        self.labels = k.full((count, 2 * longest + 1), blank, np.int64)
         self.labels[:, 1::2] = targets
-        self.jumps = np.zeros(self.labels.shape, bool)
+        self.jumps = k.zeros(self.labels.shape, bool)
         self.jumps[:, 2:] = self.labels[:, 2:] != self.labels[:, :-2]
         self.jumps[:, ::2] = False
         self.last = steps - 1  # of each sample's steps
         self.end = 2 * lengths  # the place after its last label
-        self.samples = np.arange(count)
+        self.samples = k.arange(count)
 
     def read(self, log_probs: Array) -> Array:
         """The log probability of each place's label at each step: (T, N, S), in float64."""
-        places = np.broadcast_to(self.labels, (len(log_probs), *self.labels.shape))
-        return np.take_along_axis(log_probs, places, 2).astype(np.float64)
+        places = self.k.broadcast_to(self.labels, (len(log_probs), *self.labels.shape))
+        return self.k.take_along_axis(log_probs, places, axis=2).astype(np.float64)
 
     def forwards(self, emitted: Array) -> Array:
         """alpha (T, N, S)."""
-        alpha = np.full(emitted.shape, -np.inf)
+        k = self.k
+        alpha = k.full(emitted.shape, -np.inf, np.float64)
         alpha[0, :, :2] = emitted[0, :, :2]
         for t in range(1, len(alpha)):
             before = alpha[t - 1]
             total = before.copy()
-            np.logaddexp(total[:, 1:], before[:, :-1], out=total[:, 1:])
-            jumped = np.where(self.jumps[:, 2:], before[:, :-2], -np.inf)
-            np.logaddexp(total[:, 2:], jumped, out=total[:, 2:])
+            k.logaddexp(total[:, 1:], before[:, :-1], out=total[:, 1:])
+            jumped = k.where(self.jumps[:, 2:], before[:, :-2], -np.inf)
+            k.logaddexp(total[:, 2:], jumped, out=total[:, 2:])
             alpha[t] = total + emitted[t]
         return alpha
 
     def backwards(self, emitted: Array) -> Array:
         """beta (T, N, S), with the step's own emission left out."""
-        beta = np.full(emitted.shape, -np.inf)
-        ends = np.full(self.labels.shape, -np.inf)
+        k = self.k
+        beta = k.full(emitted.shape, -np.inf, np.float64)
+        ends = k.full(self.labels.shape, -np.inf, np.float64)
         ends[self.samples, self.end] = 0
-        ends[self.samples, np.maximum(self.end - 1, 0)] = 0
+        ends[self.samples, self.k.maximum(self.end - 1, 0)] = 0
         for t in range(len(beta) - 1, -1, -1):
             if t + 1 < len(beta):
                 after = beta[t + 1] + emitted[t + 1]
                 total = after.copy()
-                np.logaddexp(total[:, :-1], after[:, 1:], out=total[:, :-1])
-                jumped = np.where(self.jumps[:, 2:], after[:, 2:], -np.inf)
-                np.logaddexp(total[:, :-2], jumped, out=total[:, :-2])
+                k.logaddexp(total[:, :-1], after[:, 1:], out=total[:, :-1])
+                jumped = k.where(self.jumps[:, 2:], after[:, 2:], -np.inf)
+                k.logaddexp(total[:, :-2], jumped, out=total[:, :-2])
                 beta[t] = total
-            beta[t] = np.where((t == self.last)[:, None], ends, beta[t])
+            beta[t] = k.where((t == self.last)[:, None], ends, beta[t])
         return beta
 
     def losses(self, alpha: Array) -> Array:
         """Minus the log likelihood of each sample: both ways to end, after its last step."""
         final = alpha[self.last, self.samples]
         blank = final[self.samples, self.end]
-        label = final[self.samples, np.maximum(self.end - 1, 0)]
-        return -np.where(self.end > 0, np.logaddexp(blank, label), blank)
+        label = final[self.samples, self.k.maximum(self.end - 1, 0)]
+        return -self.k.where(self.end > 0, self.k.logaddexp(blank, label), blank)
 
 
 @op(residuals=("alpha",), promote=None)
 def _ctc_loss(
     k: Any, log_probs: Array, targets: Index, lengths: Index, steps: Index, blank: int
 ) -> Any:
-    places = _Places(targets, lengths, steps, blank)
+    places = _Places(k, targets, lengths, steps, blank)
     alpha = places.forwards(places.read(log_probs))
     return places.losses(alpha).astype(log_probs.dtype), alpha
 
@@ -115,16 +119,15 @@ def _ctc_backward(
     blank: int,
 ) -> Any:
     """Minus the share of all alignments that emit each label at each step."""
-    places = _Places(targets, lengths, steps, blank)
+    places = _Places(k, targets, lengths, steps, blank)
     through = alpha + places.backwards(places.read(log_probs)) + places.losses(alpha)[:, None]
-    share = np.exp(through, where=through > -np.inf, out=np.zeros_like(through))
-    share[:, np.isnan(places.losses(alpha))] = np.nan
-    out: Any = np.zeros(log_probs.shape)
-    step, sample = np.ogrid[: len(out), : out.shape[1]]
-    np.add.at(out, (step[..., None], sample[..., None], places.labels[None]), -share)
+    share = k.where(through > -np.inf, k.exp(through), 0.0)
+    share = k.where(k.isnan(places.losses(alpha))[:, None], np.nan, share)
+    labels = k.broadcast_to(places.labels, share.shape)
+    out = k.scatter_add(k.zeros(log_probs.shape, np.float64), 2, labels, -share)
     # nothing arrives where nothing is asked for: an infinite loss has no shares
-    wanted = grad[:, None] * np.ones(out.shape[2])
-    return np.where(wanted == 0, 0, out * wanted).astype(log_probs.dtype)
+    wanted = grad[:, None] * k.ones(out.shape[2], np.float64)
+    return k.where(wanted == 0, 0.0, out * wanted).astype(log_probs.dtype)
 
 
 @_ctc_backward.gradient
@@ -148,7 +151,8 @@ def ctc_loss(
     tensor, list or tuple, or one for (T, C). "mean" divides each loss by its target's length
     (at least 1) before. A sample with too few steps is infinite; zero_infinity makes it, and its
     gradient, 0. The gradient is the derivative by `log_probs`; PyTorch's has exp(log_probs) added,
-    which log_softmax takes out again. There is no second derivative.
+    which log_softmax takes out again. There is no second derivative. Lengths and targets are
+    prepared on the CPU.
     """
     name = "ctc_loss"
     check_tensor(name, "log_probs", log_probs)
@@ -184,7 +188,7 @@ def ctc_loss(
 
 
 def _lengths(name: str, argument: str, value: Any, count: int, most: int | None) -> np.ndarray:
-    array = value.array if type(value) is Tensor else np.asarray(value)
+    array: Any = _host(value) if type(value) is Tensor else np.asarray(value)
     if array.dtype.kind not in "iu" or array.size != count or array.ndim > 1:
         raise ShapeError(f"{argument} must be {count} integers", operator=name,
                          got=f"{array.shape} {array.dtype}")  # fmt: skip
@@ -193,6 +197,10 @@ def _lengths(name: str, argument: str, value: Any, count: int, most: int | None)
         limit = "not be negative" if most is None else f"lie in [0, {most}]"
         raise OutOfRangeError(f"{argument} must {limit}", operator=name, got=str(array.tolist()))
     return array
+
+
+def _host(x: Tensor) -> Any:
+    return kernels_for(x.array).host(x.array)
 
 
 def _padded(
@@ -204,7 +212,7 @@ def _padded(
     count, longest = len(lengths), int(lengths.max()) if len(lengths) else 0
     within = np.arange(longest) < lengths[:, None]
     labels = np.full((count, longest), blank, np.int64)
-    array = targets.array
+    array = _host(targets)
     if array.ndim == 2 and array.shape[0] == count and array.shape[1] >= longest:
         labels[within] = array[:, :longest][within]
     elif array.ndim == 1 and array.size == lengths.sum():

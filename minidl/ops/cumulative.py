@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd.op import Array, constant, op
+from minidl.backends import kernels_for
 from minidl.ops.along import scatter_add
 from minidl.ops.convert import cast
 from minidl.ops.creation import zeros
@@ -124,10 +125,10 @@ def _cumprod_backward(k: Any, grad: Array, input: Array, dim: int) -> Any:
     if not input.ndim or not input.size:
         return grad.copy()
     i = axis(input.ndim, dim)
-    x, rest = np.moveaxis(input, i, 0), np.moveaxis(grad.astype(np.float64), i, 0)
+    x, rest = k.moveaxis(input, i, 0), k.moveaxis(grad.astype(np.float64), i, 0)
     for j in range(len(x) - 2, -1, -1):
         rest[j] += x[j + 1] * rest[j + 1]
-    out = k.mul(_exclusive(k, input, i), np.moveaxis(rest, 0, i))
+    out = k.mul(_exclusive(k, input, i), k.moveaxis(rest, 0, i))
     return out.astype(input.dtype, copy=False)
 
 
@@ -139,7 +140,8 @@ def _(input: Tensor, dim: int) -> Tensor:
     i = axis(input.ndim, dim)
     before, n, after = input.shape[:i], input.shape[i], input.shape[i + 1 :]
     wide = expand(reshape(input, (*before, 1, n, *after)), (*before, n, n, *after))
-    lower = np.tril(np.ones((n, n), bool)).reshape(n, n, *(1,) * len(after))
+    k: Any = kernels_for(input.array)
+    lower = k.tril(k.ones((n, n), bool)).reshape(n, n, *(1,) * len(after))
     return _prod(where(constant(lower), wide, 1.0), i + 1, False)
 
 
@@ -156,15 +158,15 @@ def _cumbest(k: Any, input: Array, dim: int, largest: bool) -> Any:
     i = axis(input.ndim, dim)
     if not input.ndim:
         return input.copy(), k.zeros((), np.int64)
-    values = (np.maximum if largest else np.minimum).accumulate(input, axis=i)  # NaN stays
-    steps = np.arange(input.shape[i]).reshape((-1,) + (1,) * (input.ndim - 1 - i))
+    values = (k.cummax if largest else k.cummin)(input, i)  # NaN stays
+    steps = k.arange(input.shape[i]).reshape((-1,) + (1,) * (input.ndim - 1 - i))
     places = k.where(k.logical_or(k.eq(input, values), k.ne(input, input)), steps, 0)
-    return values, np.maximum.accumulate(places, axis=i)
+    return values, k.cummax(places, i)
 
 
 @_cumbest.gradient
 def _(g: Any, indices: Tensor, input_shape: tuple[int, ...], dim: int) -> Any:
-    return scatter_add(zeros(input_shape, dtype=g[0].dtype), dim, indices, g[0])
+    return scatter_add(zeros(input_shape, dtype=g[0].dtype, device=g[0].device), dim, indices, g[0])
 
 
 @method("cummax")

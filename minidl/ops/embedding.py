@@ -8,6 +8,7 @@ import numpy as np
 
 from minidl.autograd import no_grad
 from minidl.autograd.op import Array, Index, constant, op
+from minidl.backends import kernels_for
 from minidl.errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, UnsupportedError
 from minidl.ops.along import index_add
 from minidl.ops.compare import gt
@@ -29,7 +30,10 @@ def _embedding(k: Any, input: Index, weight: Array, padding_idx: int | None) -> 
         raise ShapeError("weight needs two axes (num_embeddings, embedding_dim)")
     if input.dtype.kind not in "iu":
         raise DTypeError("input must hold integer indices")
-    if input.size and (input.min() < 0 or input.max() >= len(weight)):
+    if k.device != "cpu":
+        outside = k.logical_or(input < 0, input >= len(weight))
+        k.refuse(outside, OutOfRangeError(f"indices must lie in [0, {len(weight)})"))
+    elif input.size and (input.min() < 0 or input.max() >= len(weight)):
         raise OutOfRangeError(
             f"indices must lie in [0, {len(weight)})", got=f"{input.min()} to {input.max()}"
         )
@@ -80,8 +84,8 @@ def embedding(
         _limit_rows(input, weight, max_norm, norm_type)
     if scale_grad_by_freq:
         rows = embedding(input, weight, padding_idx)
-        counts = np.bincount(input.array.reshape(-1), minlength=1)[input.array]
-        shared = rows / constant(counts[..., None].astype(rows.array.dtype))
+        counts = _occurrences(input.array, len(weight), rows.array.dtype)
+        shared = rows / constant(counts[..., None])
         return rows.detach() + (shared - shared.detach())
     if padding_idx is not None:
         n = len(weight)
@@ -103,8 +107,14 @@ def one_hot(k: Any, tensor: Array, num_classes: int = -1) -> Any:
         raise DTypeError("needs an int64 tensor")
     if not tensor.size and num_classes <= 0:
         raise ArgumentError("an empty tensor needs num_classes", got=repr(num_classes))
-    least, most = (tensor.min(), tensor.max()) if tensor.size else (0, -1)
-    count = int(most) + 1 if num_classes == -1 else num_classes
+    if k.device != "cpu" and num_classes >= 0:
+        outside = k.logical_or(tensor < 0, tensor >= num_classes)
+        rule = f"indices must be >= 0 and < num_classes={num_classes}"
+        k.refuse(outside, OutOfRangeError(rule))
+        return k.asarray(k.eq(tensor[..., None], k.arange(num_classes)), np.int64)
+    tensor_ends = (tensor.min(), tensor.max()) if tensor.size else (0, -1)
+    least, most = (int(k.host(end)) for end in tensor_ends)
+    count = most + 1 if num_classes == -1 else num_classes
     if least < 0 or most >= count:
         raise OutOfRangeError(
             f"indices must be >= 0 and < num_classes={num_classes}", got=f"{least} to {most}"
@@ -112,18 +122,30 @@ def one_hot(k: Any, tensor: Array, num_classes: int = -1) -> Any:
     return k.asarray(k.eq(tensor[..., None], k.arange(count)), np.int64)
 
 
+def _occurrences(index: Any, size: int, dtype: Any) -> Any:
+    """How often each index occurs, in its place."""
+    k: Any = kernels_for(index)
+    if k.device == "cpu":
+        return k.bincount(index.reshape(-1), minlength=1)[index].astype(dtype)
+    flat = index.reshape(-1)
+    counts = k.index_add(k.zeros(size, dtype), 0, flat, k.ones(flat.shape, dtype), 1)
+    return k.take(counts, index, axis=0)
+
+
 def _limit_rows(input: Tensor, weight: Tensor, max_norm: float, norm_type: float) -> None:
     """Scale the rows of `weight` that `input` names down to `max_norm`, in place."""
     check_tensor("embedding", "input", input)
     check_tensor("embedding", "weight", weight)
-    places = np.unique(input.array)
+    k: Any = kernels_for(input.array)
+    places = np.unique(k.host(input.array))
     if places.size and (places[0] < 0 or places[-1] >= len(weight)):
         return  # the look-up says so
+    places = k.asarray(places)
     with no_grad():
-        rows = weight.detach()[places]
+        rows = weight.detach()[constant(places)]
         sizes = norm(rows, norm_type, 1, True)
         factor = where(gt(sizes, max_norm), max_norm / (sizes + 1e-7), 1.0)
-        weight.detach()[places] = cast(rows * factor, rows.array.dtype)
+        weight.detach()[constant(places)] = cast(rows * factor, rows.array.dtype)
 
 
 def embedding_bag(
@@ -165,7 +187,8 @@ def embedding_bag(
     rows = embedding(
         constant(indices), weight, None, max_norm, norm_type, scale_grad_by_freq, sparse
     )
-    kept = np.ones(indices.shape, bool)
+    k: Any = kernels_for(indices)
+    kept = k.ones(indices.shape, bool)
     if padding_idx is not None:
         if not -len(weight) <= padding_idx < len(weight):
             raise ArgumentError(f"padding_idx must lie in [{-len(weight)}, {len(weight)})",
@@ -173,17 +196,20 @@ def embedding_bag(
         kept = indices != padding_idx % len(weight)
     if mode == "max":
         return _largest_of_bags(rows, starts, lengths, kept)
-    bag = np.repeat(np.arange(len(lengths)), lengths)
+    bag = k.asarray(np.repeat(np.arange(len(lengths)), lengths))
     if per_sample_weights is not None:
         rows = rows * reshape(per_sample_weights, (-1, 1))
     rows = where(constant(kept[:, None]), rows, 0.0)
     out = index_add(
-        zeros((len(lengths), weight.shape[1]), dtype=rows.dtype), 0, constant(bag), rows
+        zeros((len(lengths), weight.shape[1]), dtype=rows.dtype, device=rows.device),
+        0,
+        constant(bag),
+        rows,
     )
     if mode == "sum":
         return out
-    counts = np.maximum(np.bincount(bag[kept], minlength=len(lengths)), 1)
-    return out / constant(counts[:, None].astype(rows.array.dtype))
+    counts = k.index_add(k.zeros(len(lengths), np.float64), 0, bag, kept.astype(np.float64), 1)
+    return out / constant(k.maximum(counts, 1)[:, None].astype(rows.array.dtype))
 
 
 def _bags(
@@ -198,7 +224,7 @@ def _bags(
     if input.ndim != 1 or offsets is None or offsets.ndim != 1:
         raise ShapeError("needs input (B, N), or (N,) with offsets (B,)", operator=name,
                          got=str(input.shape))  # fmt: skip
-    starts = np.asarray(offsets.array)
+    starts = kernels_for(offsets.array).host(offsets.array)
     if include_last:
         if not starts.size:
             raise ArgumentError("include_last_offset needs an offset", operator=name)
@@ -213,15 +239,14 @@ def _bags(
     return starts, lengths
 
 
-def _largest_of_bags(
-    rows: Tensor, starts: np.ndarray, lengths: np.ndarray, kept: np.ndarray
-) -> Tensor:
+def _largest_of_bags(rows: Tensor, starts: np.ndarray, lengths: np.ndarray, kept: Any) -> Tensor:
     longest = int(lengths.max()) if lengths.size else 0
     if not longest:
         return clone(expand(sum(rows, 0), (len(lengths), rows.shape[1])))  # of no row at all
     within = np.arange(longest) < lengths[:, None]
-    places = np.where(within, starts[:, None] + np.arange(longest), 0)
-    there: Any = within & kept[places]
+    k: Any = kernels_for(kept)
+    places = k.asarray(np.where(within, starts[:, None] + np.arange(longest), 0))
+    there: Any = k.asarray(within) & kept[places]
     wide = getitem(rows, (constant(places),))  # (B, longest, d)
     largest = max(where(constant(there[..., None]), wide, -np.inf), 1)[0]
     return where(constant(there.any(1)[:, None]), largest, 0.0)

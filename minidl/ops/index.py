@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd.op import Array, constant, explain, op, writable, write
-from minidl.backends import local
+from minidl.backends import kernels_for, local
 from minidl.errors import DTypeError, OutOfRangeError, ShapeError, UnsupportedError
 from minidl.ops.convert import cast, number_for
 from minidl.ops.creation import zeros
@@ -29,6 +29,7 @@ __all__ = [
 def plain_index(index: Any) -> tuple[tuple, bool]:
     """The index as a tuple for raw arrays, and whether it selects a view.
 
+    Its arrays are where their tensors are; `placed_index` moves them to the tensor that is indexed.
     Takes integers, slices, None, Ellipsis, bool or integer tensors, arrays and lists; uint8 is a
     mask, as in PyTorch. An Ellipsis is appended to the index of a view, so that NumPy returns a
     0-d array (a view) instead of a scalar.
@@ -55,7 +56,7 @@ def plain_index(index: Any) -> tuple[tuple, bool]:
             if part.ndim or part.dtype.kind == "b":
                 is_view = False
             else:
-                part = int(part)
+                part = int(kernels_for(part).host(part))
         elif kind is bool or kind is np.bool_:
             is_view, part = False, np.asarray(part)
         else:
@@ -87,6 +88,38 @@ def _listed(values: Any) -> np.ndarray:
     return array if array.size or array.dtype.kind in "iub" else array.astype(np.int64)
 
 
+def _is_array(part: Any) -> bool:
+    """Whether a part of an index is an array: the others are int, slice, None and Ellipsis."""
+    return hasattr(part, "ndim")
+
+
+def placed_index(input: Tensor, index: tuple) -> tuple:
+    """The index with its arrays where `input` is; there nothing else says that they are in range.
+
+    On a GPU places out of range wrap around; the error is noted.
+    """
+    if type(input.array) is np.ndarray:
+        return index
+    k: Any = kernels_for(input.array)
+    index = tuple([k.asarray(p) if _is_array(p) else p for p in index])
+    axes = sum([p.ndim if _is_array(p) and p.dtype.kind == "b" else 1
+                for p in index if p is not None and p is not Ellipsis])  # fmt: skip
+    axis = 0
+    for part in index:
+        if part is Ellipsis:
+            axis += input.ndim - axes
+        elif _is_array(part) and part.dtype.kind == "b":
+            axis += part.ndim
+        elif _is_array(part) and axis < input.ndim:
+            size = input.shape[axis]
+            rule = f"an index is out of bounds for axis {axis} with size {size}"
+            k.refuse(k.logical_or(part < -size, part >= size), OutOfRangeError(rule))
+            axis += 1
+        elif part is not None:
+            axis += 1
+    return index
+
+
 def _parsed(index: Any) -> tuple[tuple, bool]:
     """`plain_index` of what stands between the brackets."""
     if type(index) is int:
@@ -108,7 +141,7 @@ def _resolved(input: Tensor, index: tuple) -> tuple[Tensor, tuple]:
         return input, index
     basic, rest = [], []
     for part in index:
-        if not isinstance(part, np.ndarray):
+        if not _is_array(part):
             basic.append(part)
             if type(part) is not int:
                 rest.append(Ellipsis if part is Ellipsis else slice(None))
@@ -125,7 +158,7 @@ def kept_index(index: tuple, *operands: Tensor) -> tuple:
     """The index with its arrays copied if a gradient will need them: users may write theirs."""
     if local.state.recording is False or not any(x.requires_grad for x in operands):
         return index
-    return tuple([p.copy() if isinstance(p, np.ndarray) else p for p in index])
+    return tuple([p.copy() if _is_array(p) else p for p in index])
 
 
 # ---------------------------------------------------------------- reading
@@ -166,7 +199,7 @@ def _(g: Tensor, index: tuple, input_shape: tuple[int, ...]) -> Any:
 @op
 def _index_back(k: Any, grad: Array, index: tuple, shape: tuple[int, ...]) -> Any:
     # a mask selects no place twice: what it selects is assigned, not added
-    repeats = any(isinstance(p, np.ndarray) and p.dtype.kind != "b" for p in index)
+    repeats = any(_is_array(p) and p.dtype.kind != "b" for p in index)
     return k.index_put(k.zeros(shape, grad.dtype), index, grad, repeats)
 
 
@@ -189,7 +222,7 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     if is_view:
         return _getitem(input, plain)
     input, plain = _resolved(input, plain)
-    return _index(input, kept_index(plain, input))
+    return _index(input, kept_index(placed_index(input, plain), input))
 
 
 @method("select")
@@ -222,7 +255,7 @@ def _index_put(k: Any, input: Array, values: Array, index: tuple) -> Any:
 @_index_put.gradient
 def _(g: Tensor, index: tuple, needs: Any) -> Any:
     return (
-        put(g, zeros((), dtype=g.dtype), index) if needs[0] else None,
+        put(g, zeros((), dtype=g.dtype, device=g.device), index) if needs[0] else None,
         _index(g, index) if needs[1] else None,
     )
 
@@ -249,6 +282,14 @@ def values_for(input: Tensor, value: Any, name: str) -> Tensor:
     return cast(value, input.array.dtype)
 
 
+def _beside(input: Tensor, values: Tensor) -> Tensor:
+    """One number where `input` is: arrays of a GPU take none of the CPU."""
+    if type(values.array) is type(input.array) or values.ndim:
+        return values
+    number = values.array
+    return constant(kernels_for(input.array).full((), number[()], number.dtype))
+
+
 def store(name: str, input: Tensor, index: tuple, values: Tensor) -> Tensor:
     """Write `values` to `input[index]`, an index with arrays."""
     recording = writable(name, input)
@@ -256,7 +297,7 @@ def store(name: str, input: Tensor, index: tuple, values: Tensor) -> Tensor:
         write(name, input, put(input, values, kept_index(index, input, values)), True)
         return input
     try:
-        input.array[index] = values.array
+        input.array[index] = _beside(input, values).array
     except (IndexError, ValueError) as error:
         error = explain(_index_put.op, error, input, values)
         error.operator = name  # type: ignore[attr-defined]
@@ -280,7 +321,8 @@ def _setitem(input: Tensor, index: Any, value: Any) -> None:
         target = _getitem(input, plain)
         write("setitem", target, value, writable("setitem", target))
     else:
-        store("setitem", *_resolved(input, plain), value)
+        target, plain = _resolved(input, plain)
+        store("setitem", target, placed_index(target, plain), value)
 
 
 def match_dtype(input: Tensor, values: Any, name: str) -> Tensor:
@@ -292,7 +334,7 @@ def match_dtype(input: Tensor, values: Any, name: str) -> Tensor:
 
 def _check_put(input: Tensor, index: tuple, values: Any, name: str) -> None:
     """Values have the input's dtype; one number that fills a mask may have any."""
-    masks = all(p.dtype.kind == "b" for p in index if isinstance(p, np.ndarray))
+    masks = all(p.dtype.kind == "b" for p in index if _is_array(p))
     if not (masks and type(values) is Tensor and values.array.size == 1):
         match_dtype(input, values, name)
 
@@ -314,7 +356,7 @@ def index_put(input: Tensor, indices: Any, values: Tensor, accumulate: bool = Fa
     indices: tuple of integer or bool tensors (None: the whole axis); values: broadcastable to
     input[indices], of its dtype.
     """
-    index = _put_index(indices, "index_put")
+    index = placed_index(input, _put_index(indices, "index_put"))
     _check_put(input, index, values, "index_put")
     values = values_for(input, values, "index_put")
     return (_index_put_add if accumulate else put)(input, values, kept_index(index, input, values))
@@ -327,7 +369,7 @@ def index_put_(input: Tensor, indices: Any, values: Tensor, accumulate: bool = F
         recording = writable("index_put_", input)
         write("index_put_", input, index_put(input, indices, values, True), recording)
         return input
-    index = _put_index(indices, "index_put_")
+    index = placed_index(input, _put_index(indices, "index_put_"))
     _check_put(input, index, values, "index_put_")
     return store("index_put_", input, index, values_for(input, values, "index_put_"))
 
@@ -337,8 +379,8 @@ def index_put_(input: Tensor, indices: Any, values: Tensor, accumulate: bool = F
 
 @op(nondiff=True, promote=None)
 def _nonzero(k: Any, input: Array) -> Any:
-    found = np.array(k.nonzero(np.atleast_1d(input))).T
-    return np.ascontiguousarray(found[:, : input.ndim])
+    found = k.stack(k.nonzero(input if input.ndim else input.reshape(1)), 1)
+    return found if input.ndim else found[:, :0].copy()
 
 
 @method("nonzero")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from minidl.backends import kernels_for
 from minidl.dtypes import FLOAT
 from minidl.errors import ArgumentError, DTypeError, ShapeError
 from minidl.ops.compare import gt
@@ -77,8 +78,8 @@ def gaussian_nll_loss(
     _check(name, input, target, reduction)
     if type(var) is not Tensor:
         var = full_like(input, float(var))
-    if bool((var < 0).any()):  # type: ignore[attr-defined]
-        raise ArgumentError("var must not be negative", operator=name)
+    k: Any = kernels_for(var.array)
+    k.refuse(k.lt(var.array, 0), ArgumentError("var must not be negative", operator=name))
     if not eps > 0:
         raise ArgumentError("eps must be positive", operator=name, got=repr(eps))
     if var.shape != input.shape:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd.op import Array, constant, op
+from minidl.backends import kernels_for
 from minidl.errors import ArgumentError, DTypeError, ShapeError
 from minidl.ops.along import index_select
 from minidl.ops.arrange import diag_embed, tril, triu
@@ -78,8 +79,8 @@ def _cholesky(k: Any, input: Array) -> Any:
     _square(input)
     rule = "the matrix is not positive definite"
     out = _found(rule, k.cholesky, input)
-    if k.any(k.isnan(out[..., -1:, -1:])):  # one NaN that is read makes the last pivot one
-        raise ArgumentError(rule)
+    # one NaN that is read makes the last pivot one
+    k.refuse(k.isnan(out[..., -1:, -1:]), ArgumentError(rule))
     return out
 
 
@@ -130,7 +131,7 @@ def solve_triangular(
     check_tensor("solve_triangular", "input", input)
     check_tensor("solve_triangular", "B", B)
     if unitriangular:
-        one = eye(input.shape[-1], dtype=input.dtype)
+        one = eye(input.shape[-1], dtype=input.dtype, device=input.device)
         input = (triu(input, 1) if upper else tril(input, -1)) + one
     if left:
         return _substituted(input, B, upper)
@@ -149,7 +150,9 @@ def cholesky_solve(input: Tensor, input2: Tensor, upper: bool = False) -> Tensor
 def cholesky_inverse(input: Tensor, upper: bool = False) -> Tensor:
     """The inverse of the matrices whose Cholesky factors are `input` (..., n, n)."""
     check_tensor("cholesky_inverse", "input", input)
-    return cholesky_solve(eye(input.shape[-1], dtype=input.dtype), input, upper)
+    return cholesky_solve(
+        eye(input.shape[-1], dtype=input.dtype, device=input.device), input, upper
+    )
 
 
 # ---------------------------------------------------------------- linear systems
@@ -240,20 +243,24 @@ def _det(k: Any, input: Array) -> Any:
 
 @_det.gradient
 def _(g: Tensor, input: Tensor, out: Tensor) -> Any:
-    try:
-        return _turned(_inverse(input)) * unsqueeze(unsqueeze(g * out, -1), -1)
-    except ArgumentError:  # singular
+    k: Any = kernels_for(out.array)
+    if k.host((out.array == 0).any()):  # singular
         return _cofactors(input) * unsqueeze(unsqueeze(g, -1), -1)
+    return _turned(_inverse(input)) * unsqueeze(unsqueeze(g * out, -1), -1)
 
 
 @op(nondiff=True)
 def _cofactors(k: Any, input: Array) -> Any:
-    """The determinants without each row and column, with their signs, by singular values."""
-    left, values, right = np.linalg.svd(input)
+    """The determinants without each row and column, with their signs, by singular values.
+
+    For singular matrices only, on the CPU.
+    """
+    left, values, right = np.linalg.svd(k.host(input))
     n = values.shape[-1]
     others = np.stack([np.delete(values, i, -1).prod(-1) for i in range(n)], -1)
-    sign = k.slogdet(left)[0] * k.slogdet(right)[0]
-    return k.matmul(left * (others * sign[..., None])[..., None, :], right).astype(input.dtype)
+    sign = np.linalg.slogdet(left)[0] * np.linalg.slogdet(right)[0]
+    out = np.matmul(left * (others * sign[..., None])[..., None, :], right)
+    return k.asarray(out.astype(input.dtype))
 
 
 @method("det")
@@ -281,7 +288,7 @@ def _eigh(k: Any, input: Array, upper: bool) -> Any:
 @_eigh.gradient
 def _(g: Any, eigenvalues: Tensor, eigenvectors: Tensor) -> Any:
     turned = _turned(eigenvectors)
-    own = eye(eigenvalues.shape[-1], dtype=eigenvalues.dtype)
+    own = eye(eigenvalues.shape[-1], dtype=eigenvalues.dtype, device=eigenvalues.device)
     gaps = unsqueeze(eigenvalues, -2) - unsqueeze(eigenvalues, -1)
     inner = matmul(turned, g[1]) * (1 - own)
     # equal eigenvalues have gradients of their own, their eigenvectors have none
@@ -324,7 +331,7 @@ def matrix_power(input: Tensor, n: int) -> Tensor:
     if input.ndim < 2 or input.shape[-1] != input.shape[-2]:
         raise ShapeError("needs square matrices", operator="matrix_power", got=str(input.shape))
     if n == 0:
-        one = eye(input.shape[-1], dtype=input.dtype)
+        one = eye(input.shape[-1], dtype=input.dtype, device=input.device)
         return clone(expand(one, input.shape))
     square, out = inv(input) if n < 0 else input, None
     n = -n if n < 0 else n

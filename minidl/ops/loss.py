@@ -308,10 +308,9 @@ def _binary_cross_entropy(
 ) -> Any:
     _floating(input, target)
     for x in (input, target):
-        if not k.all(k.logical_and(k.ge(x, 0), k.le(x, 1))):
-            raise ArgumentError(
-                "input and target must lie in [0, 1] (for logits: binary_cross_entropy_with_logits)"
-            )
+        outside = k.logical_not(k.logical_and(k.ge(x, 0), k.le(x, 1)))
+        rule = "input and target must lie in [0, 1] (for logits: binary_cross_entropy_with_logits)"
+        k.refuse(outside, ArgumentError(rule))
     hit = k.maximum(k.log(input), -100)
     miss = k.maximum(k.log1p(k.neg(input)), -100)
     losses = k.neg(k.add(k.mul(target, k.sub(hit, miss)), miss))
@@ -415,21 +414,30 @@ def binary_cross_entropy_with_logits(
 # ---------------------------------------------------------------- classes
 
 
-def _check_classes(target: Any, classes: int, ignore_index: int) -> None:
+def _check_classes(k: Any, target: Any, classes: int, ignore_index: int) -> None:
     wrong = (target != ignore_index) & ((target < 0) | (target >= classes))
-    if wrong.any():
-        raise OutOfRangeError(
-            f"targets must lie in [0, {classes}) or be ignore_index={ignore_index}",
-            got=str(target[wrong][0]),
-        )
+    rule = f"targets must lie in [0, {classes}) or be ignore_index={ignore_index}"
+    if k.device != "cpu":
+        k.refuse(wrong, OutOfRangeError(rule))
+    elif wrong.any():
+        raise OutOfRangeError(rule, got=str(target[wrong][0]))
 
 
 def _total(k: Any, target: Any, weight: Any, ignore_index: int, dtype: Any) -> Any:
     """What the mean divides by: the weights of the targets that count."""
     used = k.ne(target, ignore_index)
     if weight is None:
-        return dtype.type(k.count_nonzero(used))
-    return k.sum(k.mul(weight[k.where(used, target, 0)], used)) if weight.size else dtype.type(0)
+        return k.asarray(k.count_nonzero(used), dtype)
+    return (
+        k.sum(k.mul(weight[k.where(used, target, 0)], used)) if weight.size else k.zeros((), dtype)
+    )
+
+
+def _over(g: Tensor, total: Tensor) -> Tensor:
+    """The gradient of a mean; where `total` is on the CPU it is read: a number costs less."""
+    if type(total.array) is np.ndarray:
+        return g / float(total)
+    return g / cast(total, g.dtype)
 
 
 def _reduced_rows(k: Any, losses: Any, total: Any, reduction: str) -> Any:
@@ -449,10 +457,12 @@ def _cross_entropy(
     reduction: str,
 ) -> Any:
     w = None if weight is None else weight.astype(input.dtype, copy=False)
+    if k.device != "cpu":
+        _check_classes(k, target, input.shape[1], ignore_index)
     try:
         losses, lse, total = k.cross_entropy(input, target, w, ignore_index, label_smoothing)
     except ValueError:
-        _check_classes(target, input.shape[1], ignore_index)
+        _check_classes(k, target, input.shape[1], ignore_index)
         raise
     return _reduced_rows(k, losses, total, reduction), lse, total
 
@@ -469,7 +479,7 @@ def _(
     total: Any,
     reduction: str,
 ) -> Any:
-    share = g / float(total) if reduction == "mean" else g
+    share = _over(g, total) if reduction == "mean" else g
     return _cross_entropy_backward(share, input, target, weight, lse, ignore_index, label_smoothing)
 
 
@@ -519,7 +529,7 @@ def _nll_loss(
     k: Any, input: Array, target: Index, weight: Index | None, ignore_index: int, reduction: str
 ) -> Any:
     _floating(input)
-    _check_classes(target, input.shape[1], ignore_index)
+    _check_classes(k, target, input.shape[1], ignore_index)
     w = None if weight is None else weight.astype(input.dtype, copy=False)
     total = _total(k, target, w, ignore_index, input.dtype)
     losses = _picked(k, input, target, w, ignore_index)
@@ -546,7 +556,7 @@ def _(
     total: Any,
     reduction: str,
 ) -> Any:
-    share = expand(g / float(total) if reduction == "mean" else g, target.shape)
+    share = expand(_over(g, total) if reduction == "mean" else g, target.shape)
     return _nll_loss_backward(share, target, weight, ignore_index, input_shape)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd.op import constant
+from minidl.backends import kernels_for
 from minidl.dtypes import FLOAT
 from minidl.errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError
 from minidl.ops.activation import logsigmoid, softplus
@@ -176,7 +177,7 @@ def _triplet(
 
 
 def _rows(name: str, input: Tensor, target: Tensor, target_axes: int) -> tuple[Tensor, Any]:
-    """Scores (N, C) and NumPy targets, (N,) or (N, C), for batches and for one sample."""
+    """Scores (N, C) and targets as arrays, (N,) or (N, C), for batches and for one sample."""
     if input.ndim not in (1, 2):
         raise ShapeError("needs (N, C) or (C,)", operator=name, got=str(input.shape))
     single = input.ndim == 1
@@ -189,7 +190,13 @@ def _rows(name: str, input: Tensor, target: Tensor, target_axes: int) -> tuple[T
         raise DTypeError("target must be integers", operator=name, got=repr(target.dtype))
     classes = target.array.reshape(wanted)
     least, most = -1 if target_axes == 2 else 0, input.shape[-1]
-    if classes.size and (classes.min() < least or classes.max() >= most):
+    k: Any = kernels_for(classes)
+    if k.device != "cpu":
+        outside = k.logical_or(classes < least, classes >= most)
+        rule = f"target must lie in [{least}, {most})"
+        k.refuse(outside, OutOfRangeError(rule, operator=name))
+        classes = k.clip(classes, least, most - 1)
+    elif classes.size and (classes.min() < least or classes.max() >= most):
         raise OutOfRangeError(f"target must lie in [{least}, {most})", operator=name,
                               got=f"{classes.min()} to {classes.max()}")  # fmt: skip
     return reshape(input, (1, -1)) if single else input, classes
@@ -219,7 +226,8 @@ def multi_margin_loss(
     x, classes = _rows(name, input, target, 1)
     place = constant(classes[:, None].astype(np.int64))
     gap = margin - gather(x, 1, place) + x
-    other = constant(np.arange(x.shape[1]) != classes[:, None])
+    k: Any = kernels_for(classes)
+    other = constant(k.arange(x.shape[1]) != classes[:, None])
     gap = where(gt(gap, 0) & other, gap, 0.0)
     gap = gap if p == 1 else gap * gap
     if weight is not None:
@@ -236,11 +244,12 @@ def multilabel_margin_loss(input: Tensor, target: Tensor, *, reduction: str = "m
     name = "multilabel_margin_loss"
     _check(name, reduction, input=input, target=target)
     x, labels = _rows(name, input, target, 2)
-    given = np.logical_and.accumulate(labels >= 0, axis=1)
-    own = np.zeros(labels.shape, bool)
-    rows, places = np.nonzero(given)
-    own[rows, labels[rows, places]] = True
-    score = gather(x, 1, constant(np.where(given, labels, 0).astype(np.int64)))
+    k: Any = kernels_for(labels)
+    given = k.cumprod(labels >= 0, axis=1) > 0  # up to the first -1
+    places = k.where(given, labels, 0).astype(np.int64)
+    count = k.scatter_add(k.zeros(labels.shape, np.int64), 1, places, given.astype(np.int64))
+    own = count > 0  # the classes that are labels
+    score = gather(x, 1, constant(places))
     gap = 1 - unsqueeze(score, 2) + unsqueeze(x, 1)  # (N, label, class)
     counted = constant(given[:, :, None] & ~own[:, None, :])
     losses = sum(where(gt(gap, 0) & counted, gap, 0.0), (1, 2)) / max(x.shape[1], 1)

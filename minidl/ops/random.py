@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd.op import Array, constant, in_place, op, writable, write
+from minidl.backends import ARRAY_TYPES, host, moved
 from minidl.dtypes import (
     BOOL,
     FLOAT,
@@ -94,7 +95,7 @@ class Generator:
         if array is None or array.dtype != np.uint8 or array.shape != (16,):
             rule = "a generator's state is a uint8 tensor of shape (16,)"
             raise ArgumentError(rule, operator="set_state")
-        words = np.ascontiguousarray(array).view("<u8")
+        words = np.ascontiguousarray(host(array)).view("<u8")
         with self._lock:
             self._seed, self._offset = int(words[0]), int(words[1])
         return self
@@ -170,7 +171,9 @@ def _real(dtype: Any, name: str) -> DType:
 
 
 @op(nondiff=True)
-def _rand(k: Any, size: tuple, dtype: DType, low: Any, high: Any, generator: Any) -> Any:
+def _rand(
+    k: Any, size: tuple, dtype: DType, low: Any, high: Any, generator: Any, device: Any
+) -> Any:
     width = 2 if dtype is float64 else 1
     seed, offset = drawn(generator, _count(size) * width)
     out = k.uniform(size, np.float64 if dtype is float64 else np.float32, seed, offset)
@@ -184,7 +187,7 @@ def _rand(k: Any, size: tuple, dtype: DType, low: Any, high: Any, generator: Any
 
 
 @op(nondiff=True)
-def _randn(k: Any, size: tuple, dtype: DType, generator: Any) -> Any:
+def _randn(k: Any, size: tuple, dtype: DType, generator: Any, device: Any) -> Any:
     pairs = -(-_count(size) // 2)
     seed, offset = drawn(generator, pairs * (4 if dtype is float64 else 2))
     wide = np.float64 if dtype is float64 else np.float32
@@ -192,7 +195,9 @@ def _randn(k: Any, size: tuple, dtype: DType, generator: Any) -> Any:
 
 
 @op(nondiff=True)
-def _randint(k: Any, low: int, high: int, size: tuple, dtype: DType, generator: Any) -> Any:
+def _randint(
+    k: Any, low: int, high: int, size: tuple, dtype: DType, generator: Any, device: Any
+) -> Any:
     if low >= high:
         raise ArgumentError("low must be less than high", got=f"{low}, {high}")
     least, most = (0, 1) if dtype.kind == BOOL else _limits(dtype)
@@ -208,7 +213,7 @@ def _limits(dtype: DType) -> tuple[Any, Any]:
 
 
 @op(nondiff=True)
-def _randperm(k: Any, n: int, dtype: DType, generator: Any) -> Any:
+def _randperm(k: Any, n: int, dtype: DType, generator: Any, device: Any) -> Any:
     if n < 0:
         raise ArgumentError("n must not be negative", got=repr(n))
     return k.permutation(n, *drawn(generator, 2 * n)).astype(dtype.numpy, copy=False)
@@ -233,8 +238,8 @@ def rand(
     requires_grad: bool = False,
 ) -> Tensor:
     """A tensor of the sizes `args` (or `size`), uniform on [0, 1)."""
-    as_device(device)
-    out = _rand(named(args, size, "rand"), _real(dtype, "rand"), 0, 1, generator)
+    where = as_device(device)
+    out = _rand(named(args, size, "rand"), _real(dtype, "rand"), 0, 1, generator, where)
     return out.requires_grad_(requires_grad)
 
 
@@ -247,8 +252,8 @@ def randn(
     requires_grad: bool = False,
 ) -> Tensor:
     """A tensor of the sizes `args` (or `size`) from the standard normal distribution."""
-    as_device(device)
-    out = _randn(named(args, size, "randn"), _real(dtype, "randn"), generator)
+    where = as_device(device)
+    out = _randn(named(args, size, "randn"), _real(dtype, "randn"), generator, where)
     return out.requires_grad_(requires_grad)
 
 
@@ -267,12 +272,12 @@ def randint(
         low, high, size = 0, low, high
     elif high is None:
         low, high = 0, low
-    as_device(device)
+    where = as_device(device)
     if not isinstance(size, list | tuple):
         raise ArgumentError("size must be a tuple", operator="randint", got=repr(size))
     wanted = int64 if dtype is None else dtype_of(dtype)
     limits = _whole(low, "randint"), _whole(high, "randint")
-    out = _randint(*limits, sizes((size,), "randint"), wanted, generator)
+    out = _randint(*limits, sizes((size,), "randint"), wanted, generator, where)
     return out.requires_grad_(requires_grad)
 
 
@@ -285,9 +290,10 @@ def randperm(
     requires_grad: bool = False,
 ) -> Tensor:
     """The integers 0 .. n - 1 in random order, int64 by default: (n,)."""
-    as_device(device)
+    where = as_device(device)
     wanted = int64 if dtype is None else dtype_of(dtype)
-    return _randperm(_whole(n, "randperm"), wanted, generator).requires_grad_(requires_grad)
+    out = _randperm(_whole(n, "randperm"), wanted, generator, where)
+    return out.requires_grad_(requires_grad)
 
 
 def rand_like(
@@ -300,7 +306,8 @@ def rand_like(
 ) -> Tensor:
     """`rand` in the shape and dtype of `input`."""
     check_tensor("rand_like", "input", input)
-    return rand(input.shape, generator=generator, dtype=dtype or input.dtype, device=device,
+    return rand(input.shape, generator=generator, dtype=dtype or input.dtype,
+                device=device or input.device,
                 requires_grad=requires_grad)  # fmt: skip
 
 
@@ -314,7 +321,8 @@ def randn_like(
 ) -> Tensor:
     """`randn` in the shape and dtype of `input`."""
     check_tensor("randn_like", "input", input)
-    return randn(input.shape, generator=generator, dtype=dtype or input.dtype, device=device,
+    return randn(input.shape, generator=generator, dtype=dtype or input.dtype,
+                device=device or input.device,
                  requires_grad=requires_grad)  # fmt: skip
 
 
@@ -331,7 +339,7 @@ def randint_like(
     """`randint` in the shape and dtype of `input`: `(input, high)` or `(input, low, high)`."""
     check_tensor("randint_like", "input", input)
     return randint(low, high, input.shape, generator=generator, dtype=dtype or input.dtype,
-                   device=device, requires_grad=requires_grad)  # fmt: skip
+                   device=device or input.device, requires_grad=requires_grad)  # fmt: skip
 
 
 # ---------------------------------------------------------------- draws that depend on tensors
@@ -339,12 +347,11 @@ def randint_like(
 
 @op(nondiff=True)
 def _normal(k: Any, mean: Array, std: Array, generator: Any) -> Any:
-    dtype = mean.dtype if isinstance(mean, np.ndarray) else std.dtype
+    dtype = mean.dtype if type(mean) in ARRAY_TYPES else std.dtype
     if dtype.kind != "f":
         raise DTypeError("mean and std must be floating point")
-    if k.any(k.lt(std, 0)):
-        raise ArgumentError("std must not be negative")
-    shape = np.broadcast_shapes(np.shape(mean), np.shape(std))
+    k.refuse(k.lt(std, 0), ArgumentError("std must not be negative"))
+    shape = np.broadcast_shapes(*[x.shape for x in (mean, std) if type(x) in ARRAY_TYPES])
     pairs = -(-math.prod(shape) // 2)
     seed, offset = drawn(generator, pairs * (4 if dtype == np.float64 else 2))
     return k.add(k.mul(k.normal(shape, dtype, seed, offset), std), mean)
@@ -375,12 +382,16 @@ def normal(
     return normal_(out, mean, std, generator=generator).requires_grad_(requires_grad)
 
 
+def _improbable(k: Any, p: Array) -> Any:
+    """What is no probability, NaN included."""
+    return k.logical_not(k.logical_and(k.ge(p, 0), k.le(p, 1)))
+
+
 @op(nondiff=True)
 def _bernoulli(k: Any, input: Array, generator: Any) -> Any:
     if input.dtype.kind != "f":
         raise DTypeError("probabilities must be floating point")
-    if not k.all(k.logical_and(k.ge(input, 0), k.le(input, 1))):
-        raise ArgumentError("probabilities must lie in [0, 1]")
+    k.refuse(_improbable(k, input), ArgumentError("probabilities must lie in [0, 1]"))
     hits = k.bernoulli(input.shape, input, *drawn(generator, input.size))
     return hits.astype(input.dtype)
 
@@ -392,7 +403,7 @@ def bernoulli(
     """1 with the probability that each element says (or `p`, in the shape of `input`), else 0."""
     check_tensor("bernoulli", "input", input)
     if p is not None:
-        out = empty(input.shape, dtype=input.dtype)
+        out = empty(input.shape, dtype=input.dtype, device=input.device)
         return bernoulli_(out, p, generator=generator)
     return _bernoulli(input, generator)
 
@@ -418,10 +429,12 @@ def multinomial(
         raise DTypeError("input must be floating point")
     if num_samples < 1:
         raise ArgumentError("num_samples must be positive", got=repr(num_samples))
-    if not k.all(k.isfinite(input)) or k.any(k.lt(input, 0)) or not k.all(k.any(input, axis=-1)):
-        raise ArgumentError("rows must be finite, >= 0 and have a positive sum")
-    if not replacement and k.any(k.lt(k.count_nonzero(input, axis=-1), num_samples)):
-        raise ArgumentError(f"fewer than num_samples={num_samples} categories are possible")
+    rule = ArgumentError("rows must be finite, >= 0 and have a positive sum")
+    k.refuse(k.logical_not(k.logical_and(k.isfinite(input), k.ge(input, 0))), rule)
+    k.refuse(k.logical_not(k.any(input, axis=-1)), rule)
+    if not replacement:
+        few = ArgumentError(f"fewer than num_samples={num_samples} categories are possible")
+        k.refuse(k.lt(k.count_nonzero(input, axis=-1), num_samples), few)
     rows = math.prod(input.shape[:-1])
     words = 2 * rows * (num_samples if replacement else input.shape[-1])
     return k.multinomial(input, num_samples, replacement, *drawn(generator, words))
@@ -437,6 +450,14 @@ def _fill(name: str, input: Tensor, draw: Any) -> Tensor:
     return input
 
 
+def _uniform(input: Tensor, low: float, high: float, generator: Generator | None) -> Tensor:
+    return _rand(input.shape, input.dtype, low, high, generator, input.device)
+
+
+def _gaussian(input: Tensor, generator: Generator | None) -> Tensor:
+    return _randn(input.shape, input.dtype, generator, input.device)
+
+
 @method("uniform_")
 def uniform_(
     input: Tensor, from_: float = 0, to: float = 1, *, generator: Generator | None = None
@@ -444,8 +465,8 @@ def uniform_(
     """Fill with numbers uniform on [from_, to)."""
     if not from_ <= to:
         raise ArgumentError("from_ must not exceed to", operator="uniform_", got=f"{from_}, {to}")
-    dtype = _real(input.dtype, "uniform_")
-    return _fill("uniform_", input, lambda: _rand(input.shape, dtype, from_, to, generator))
+    _real(input.dtype, "uniform_")
+    return _fill("uniform_", input, lambda: _uniform(input, from_, to, generator))
 
 
 @method("normal_")
@@ -455,10 +476,10 @@ def normal_(
     """Fill with normally distributed numbers."""
     if not std >= 0:
         raise ArgumentError("std must not be negative", operator="normal_", got=repr(std))
-    dtype = _real(input.dtype, "normal_")
+    _real(input.dtype, "normal_")
 
     def draw() -> Tensor:
-        out = _randn(input.shape, dtype, generator)
+        out = _gaussian(input, generator)
         return out if (mean, std) == (0, 1) else out.detach() * std + mean
 
     return _fill("normal_", input, draw)
@@ -469,11 +490,11 @@ def exponential_(input: Tensor, lambd: float = 1, *, generator: Generator | None
     """Fill with exponentially distributed numbers of mean 1 / lambd."""
     if not lambd > 0:
         raise ArgumentError("lambd must be positive", operator="exponential_", got=repr(lambd))
-    dtype = _real(input.dtype, "exponential_")
+    _real(input.dtype, "exponential_")
     return _fill(
         "exponential_",
         input,
-        lambda: _exponential(_rand(input.shape, dtype, 0, 1, generator), lambd),
+        lambda: _exponential(_uniform(input, 0, 1, generator), lambd),
     )
 
 
@@ -484,9 +505,9 @@ def log_normal_(
     """Fill with numbers whose logarithm is normal with `mean` and `std`."""
     if not std > 0:
         raise ArgumentError("std must be positive", operator="log_normal_", got=repr(std))
-    dtype = _real(input.dtype, "log_normal_")
+    _real(input.dtype, "log_normal_")
     return _fill("log_normal_", input,
-                 lambda: (_randn(input.shape, dtype, generator).detach() * std + mean).exp())  # type: ignore[attr-defined] # fmt: skip
+                 lambda: (_gaussian(input, generator).detach() * std + mean).exp())  # type: ignore[attr-defined] # fmt: skip
 
 
 @method("cauchy_")
@@ -496,10 +517,10 @@ def cauchy_(
     """Fill with numbers of Cauchy's distribution: median, and half its width at half height."""
     if not sigma > 0:
         raise ArgumentError("sigma must be positive", operator="cauchy_", got=repr(sigma))
-    dtype = _real(input.dtype, "cauchy_")
+    _real(input.dtype, "cauchy_")
 
     def draw() -> Tensor:
-        return _cauchy(_rand(input.shape, dtype, 0, 1, generator), median, sigma)
+        return _cauchy(_uniform(input, 0, 1, generator), median, sigma)
 
     return _fill("cauchy_", input, draw)
 
@@ -514,10 +535,10 @@ def geometric_(input: Tensor, p: float, *, generator: Generator | None = None) -
     """Fill with numbers of trials up to the first success, 1, 2, ..., each of probability `p`."""
     if not 0 < p < 1:
         raise ArgumentError("p must lie between 0 and 1", operator="geometric_", got=repr(p))
-    dtype = _real(input.dtype, "geometric_")
+    _real(input.dtype, "geometric_")
     rate = -math.log1p(-p)
     return _fill("geometric_", input,
-                 lambda: _geometric(_rand(input.shape, dtype, 0, 1, generator), rate))  # fmt: skip
+                 lambda: _geometric(_uniform(input, 0, 1, generator), rate))  # fmt: skip
 
 
 @op(nondiff=True)
@@ -554,24 +575,30 @@ def random_(
             else 0
         )
         high = 2**digits + 1 if digits else (1 if dtype.kind == BOOL else iinfo(dtype).max) + 1
-    return _fill("random_", input, lambda: _randint(low, high, input.shape, dtype, generator))
+    return _fill(
+        "random_", input, lambda: _randint(low, high, input.shape, dtype, generator, input.device)
+    )
 
 
 @method("bernoulli_")
 def bernoulli_(input: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
     """Fill with 1 with probability `p` (float or a Tensor that broadcasts), else 0."""
-    values = p.array if type(p) is Tensor else p
-    return _fill(
-        "bernoulli_",
-        input,
-        lambda: cast(_bernoulli_(input.shape, values, generator), input.dtype),
-    )
+    where = input.device
+    values = moved(p.array, where) if type(p) is Tensor else p
+
+    def draw() -> Tensor:
+        return cast(_bernoulli_(input.shape, values, generator, where), input.dtype)
+
+    return _fill("bernoulli_", input, draw)
 
 
 @op(nondiff=True)
-def _bernoulli_(k: Any, size: tuple, p: Any, generator: Any) -> Any:
-    if not np.all((p >= 0) & (p <= 1)):
-        raise ArgumentError("probabilities must lie in [0, 1]", got=repr(p))
+def _bernoulli_(k: Any, size: tuple, p: Any, generator: Any, device: Any) -> Any:
+    rule = "probabilities must lie in [0, 1]"
+    if type(p) in ARRAY_TYPES:
+        k.refuse(_improbable(k, p), ArgumentError(rule))
+    elif not 0 <= p <= 1:
+        raise ArgumentError(rule, got=repr(p))
     return k.bernoulli(size, p, *drawn(generator, _count(size)))
 
 

@@ -479,7 +479,9 @@ def _median_of_all(k: Any, input: Array) -> Any:
                                   got=str(input.shape))  # fmt: skip
         return k.full((), np.nan, input.dtype)
     ordered = k.sort(input, axis=None)  # NaN comes last
-    return ordered[-1] if ordered[-1] != ordered[-1] else ordered[(ordered.size - 1) // 2]
+    half = (ordered.size - 1) // 2
+    last, middle = ordered[-1:], ordered[half : half + 1]
+    return k.where(k.ne(last, last), last, middle).reshape(())
 
 
 @_median_of_all.gradient
@@ -494,7 +496,8 @@ def _median(k: Any, input: Array, dim: int, keepdim: bool) -> Any:
 
 def _middle(k: Any, x: Array, i: int) -> Array:
     order = k.argsort(x, axis=i, kind="stable")
-    middle = k.take(order, [(x.shape[i] - 1) // 2], axis=i)
+    half = (x.shape[i] - 1) // 2
+    middle = order[(slice(None),) * i + (slice(half, half + 1),)]
     missing = k.isnan(x)
     found = k.any(missing, axis=i, keepdims=True)
     return k.where(found, k.argmax(missing, axis=i, keepdims=True), middle)
@@ -515,9 +518,9 @@ def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
 # ---------------------------------------------------------------- truth
 
 
-def _truth(function: Any, x: Array, dim: Any, keepdim: bool) -> Array:
+def _truth(k: Any, function: Any, x: Array, dim: Any, keepdim: bool) -> Array:
     dims = () if isinstance(dim, list | tuple) and not dim else axes(x.ndim, dim)
-    found = np.asarray(function(x, axis=dims, keepdims=keepdim))
+    found = k.asarray(function(x, axis=dims, keepdims=keepdim))
     return found.astype(np.uint8 if x.dtype == np.uint8 else np.bool_, copy=False)
 
 
@@ -525,14 +528,14 @@ def _truth(function: Any, x: Array, dim: Any, keepdim: bool) -> Array:
 @op(nondiff=True)
 def any(k: Any, input: Array, dim: Any = None, keepdim: bool = False) -> Any:
     """Whether an element over `dim` (None: all axes) is not 0; bool, or uint8 for uint8."""
-    return _truth(k.any, input, dim, keepdim)
+    return _truth(k, k.any, input, dim, keepdim)
 
 
 @method("all")
 @op(nondiff=True)
 def all(k: Any, input: Array, dim: Any = None, keepdim: bool = False) -> Any:
     """Whether no element over `dim` (None: all axes) is 0; bool, or uint8 for uint8."""
-    return _truth(k.all, input, dim, keepdim)
+    return _truth(k, k.all, input, dim, keepdim)
 
 
 @method("count_nonzero")

@@ -25,8 +25,8 @@ def _parameter(operator: str, name: str, value: Tensor) -> None:
 
 @op
 def _log_standard_gamma(k: Any, concentration: Array, seed: int, offset: int) -> Any:
-    if k.any(k.lt(concentration, 0)):
-        raise ArgumentError("concentration must not be negative", operator="standard_gamma")
+    error = ArgumentError("concentration must not be negative", operator="standard_gamma")
+    k.refuse(k.lt(concentration, 0), error)
     return k.log_standard_gamma(concentration, seed, offset)
 
 
@@ -37,8 +37,7 @@ def _(g: Tensor, concentration: Tensor, out: Tensor) -> Any:
 
 @op(residuals=("log",))
 def _standard_gamma(k: Any, concentration: Array, seed: int, offset: int) -> Any:
-    if k.any(k.lt(concentration, 0)):
-        raise ArgumentError("concentration must not be negative")
+    k.refuse(k.lt(concentration, 0), ArgumentError("concentration must not be negative"))
     log = k.log_standard_gamma(concentration, seed, offset)
     return k.exp(log), log
 
@@ -74,8 +73,7 @@ def standard_dirichlet(concentration: Tensor, generator: Generator | None = None
 
 @op(nondiff=True)
 def _poisson(k: Any, input: Array, seed: int, offset: int) -> Any:
-    if k.any(k.lt(input, 0)):
-        raise ArgumentError("rates must not be negative")
+    k.refuse(k.lt(input, 0), ArgumentError("rates must not be negative"))
     return k.poisson(input, seed, offset)
 
 
@@ -92,10 +90,10 @@ def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
 def _binomial(k: Any, count: Array, prob: Array, generator: Any) -> Any:
     if count.dtype.kind != "f":
         raise DTypeError("count and prob must be floating point")
-    if k.any(k.lt(count, 0)) or k.any(k.ne(count, k.floor(count))):
-        raise ArgumentError("count must be whole numbers, not negative")
-    if k.any(k.lt(prob, 0)) or k.any(k.gt(prob, 1)):
-        raise ArgumentError("prob must lie in [0, 1]")
+    broken = k.logical_or(k.lt(count, 0), k.ne(count, k.floor(count)))
+    k.refuse(broken, ArgumentError("count must be whole numbers, not negative"))
+    outside = k.logical_or(k.lt(prob, 0), k.gt(prob, 1))
+    k.refuse(outside, ArgumentError("prob must lie in [0, 1]"))
     total = k.add(count, k.mul(prob, 0))
     seed, offset = drawn(generator, 4 * total.size)
     return k.binomial(k.broadcast_to(count, total.shape), k.broadcast_to(prob, total.shape),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd.op import Array, Index, constant, op, writable, write
+from minidl.backends import kernels_for
 from minidl.dtypes import BOOL, FLOAT, INTEGER, finfo, get_default_dtype, result_type
 from minidl.errors import ArgumentError, DTypeError, ShapeError
 from minidl.ops.arithmetic import abs
@@ -68,8 +69,9 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
     """
     if input is None and other is None:
         check_tensor("where", "condition", condition)
-        nonzero = np.atleast_1d(condition.array).astype(bool)
-        return tuple(constant(indices) for indices in np.nonzero(nonzero))
+        found = condition.array if condition.ndim else condition.array.reshape(1)
+        places = kernels_for(found).nonzero(found.astype(bool))
+        return tuple(constant(indices) for indices in places)
     _check_mask("where", "condition", condition)
     if type(input) is not Tensor and type(other) is not Tensor:
         input = constant(np.asarray(input, result_type(input, other).numpy))

@@ -49,7 +49,7 @@ def _order(table: Any, x: Any, dim: int, descending: bool) -> Any:
 def _sort(table: Any, input: Array, dim: int, descending: bool) -> Any:
     dim = axis(input.ndim, dim)
     if not input.ndim:
-        return input.copy(), np.zeros((), np.int64)
+        return input.copy(), table.zeros((), np.int64)
     order = _order(table, input, dim, descending)
     return table.take_along_axis(input, order, axis=dim), order
 
@@ -71,7 +71,7 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool | 
 @op(nondiff=True)
 def _argsort(table: Any, input: Array, dim: int, descending: bool) -> Any:
     dim = axis(input.ndim, dim)
-    return _order(table, input, dim, descending) if input.ndim else np.zeros((), np.int64)
+    return _order(table, input, dim, descending) if input.ndim else table.zeros((), np.int64)
 
 
 @method("argsort")
@@ -96,7 +96,7 @@ def _topk(table: Any, input: Array, k: int, dim: int, largest: bool) -> Any:
     if not 0 <= k <= size:
         raise OutOfRangeError(f"k={k} of an axis of {size} elements")
     if not input.ndim:
-        return input.copy(), np.zeros((), np.int64)
+        return input.copy(), table.zeros((), np.int64)
     lead = (slice(None),) * dim
     if not 0 < 8 * k <= size:
         order = _order(table, input, dim, largest)[(*lead, slice(k))]
@@ -106,7 +106,7 @@ def _topk(table: Any, input: Array, k: int, dim: int, largest: bool) -> Any:
         places = places[(*lead, slice(size - k, None) if largest else slice(k))]
         found = table.take_along_axis(input, places, axis=dim)
         order = table.take_along_axis(places, _order(table, found, dim, largest), axis=dim)
-    return table.take_along_axis(input, order, axis=dim), np.ascontiguousarray(order)
+    return table.take_along_axis(input, order, axis=dim), table.ascontiguousarray(order)
 
 
 @_topk.gradient
@@ -131,7 +131,7 @@ def _kthvalue(table: Any, input: Array, k: int, dim: int) -> Any:
     if not 1 <= k <= size:
         raise OutOfRangeError(f"k={k} of an axis of {size} elements, counted from 1")
     if not input.ndim:
-        return input.copy(), np.zeros((), np.int64)
+        return input.copy(), table.zeros((), np.int64)
     order = table.argpartition(input, k - 1, axis=dim)
     place = order[(*(slice(None),) * dim, slice(k - 1, k))]
     return table.take_along_axis(input, place, axis=dim), place.copy()
@@ -163,12 +163,14 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any
 def _unique(table: Any, input: Array, dim: int | None) -> Any:
     if dim is None:
         flat = input.reshape(-1)
-        values, inverse, counts = np.unique(flat, False, True, True, equal_nan=False)
+        values, inverse, counts = table.unique(flat, False, True, True, equal_nan=False)
         return values, inverse.reshape(input.shape), counts
     dim = axis(input.ndim, dim)
     if input.size == 0:
         raise ShapeError("slices of a tensor without elements cannot be told apart")
-    values, inverse, counts = np.unique(input, False, True, True, axis=dim, equal_nan=False)
+    # on the CPU: CuPy compares slices one by one, and waits for each
+    found = np.unique(table.host(input), False, True, True, axis=dim, equal_nan=False)
+    values, inverse, counts = map(table.asarray, found)
     return values, inverse.reshape(-1), counts
 
 
@@ -192,16 +194,17 @@ def unique(
 
 @op(outputs=("values", "inverse", "counts"))
 def _unique_consecutive(table: Any, input: Array, dim: int | None) -> Any:
-    rows = input.reshape(-1, 1) if dim is None else np.moveaxis(input, dim, 0)
+    rows = input.reshape(-1, 1) if dim is None else table.moveaxis(input, dim, 0)
     flat = rows.reshape(len(rows), -1)
-    starts = np.ones(len(rows), np.bool_)
+    starts = table.ones(len(rows), np.bool_)
     starts[1:] = (flat[1:] != flat[:-1]).any(1)
-    places = np.flatnonzero(starts)
-    inverse = np.cumsum(starts) - 1
-    counts = np.diff(np.append(places, len(rows)))
+    (places,) = table.nonzero(starts)
+    inverse = table.cumsum(starts) - 1
+    ends = table.full((1,), len(rows), places.dtype)
+    counts = table.cat([places[1:], ends]) - places if len(rows) else places.copy()
     if dim is None:
         return input.reshape(-1)[places], inverse.reshape(input.shape), counts
-    return np.moveaxis(rows[places], 0, dim).copy(), inverse, counts
+    return table.moveaxis(rows[places], 0, dim).copy(), inverse, counts
 
 
 @method("unique_consecutive")
@@ -232,12 +235,12 @@ def unique_consecutive(
 def _searchsorted(table: Any, sorted_sequence: Array, input: Array, right: bool) -> Any:
     side = "right" if right else "left"
     if sorted_sequence.ndim == 1:
-        return np.searchsorted(sorted_sequence, input, side)
+        return table.searchsorted(sorted_sequence, input, side)
     if sorted_sequence.ndim == 0 or sorted_sequence.shape[:-1] != input.shape[:-1]:
         raise ShapeError("all axes but the last must agree, or the sequence must have one axis")
-    out = np.empty(input.shape, np.int64)
+    out = table.empty(input.shape, np.int64)
     for row in np.ndindex(input.shape[:-1]):
-        out[row] = np.searchsorted(sorted_sequence[row], input[row], side)
+        out[row] = table.searchsorted(sorted_sequence[row], input[row], side)
     return out
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 import minidl.ops.reduce as reduce
 from minidl.autograd.op import Array, Index, constant, op
+from minidl.backends import kernels_for
 from minidl.dtypes import FLOAT, float32, float64
 from minidl.errors import (
     ArgumentError,
@@ -92,28 +93,39 @@ def _quantile(
         raise DTypeError("q must have input's dtype", operator=name, got=repr(q.dtype))
     if isinstance(q, Tensor) and q.requires_grad:
         raise UnsupportedError(f"[{name}] there is no gradient by q; pass q.detach()")
-    wanted = np.asarray(q.array if isinstance(q, Tensor) else q, input.array.dtype)
-    if wanted.ndim > 1 or not np.all((wanted >= 0) & (wanted <= 1)):
-        got = f"shape {wanted.shape}: {wanted.tolist()}"
-        raise ArgumentError("q must be numbers in [0, 1] on one axis", operator=name, got=got)
+    k: Any = kernels_for(input.array)
+    rule = "q must be numbers in [0, 1] on one axis"
+    if isinstance(q, Tensor) and k.device != "cpu":
+        wanted = k.asarray(q.array)
+        if wanted.ndim > 1:
+            raise ArgumentError(rule, operator=name, got=f"shape {wanted.shape}")
+        outside = k.logical_not(k.logical_and(wanted >= 0, wanted <= 1))
+        k.refuse(outside, ArgumentError(rule, operator=name))
+        wanted = k.clip(wanted, 0, 1)
+    else:
+        wanted = np.asarray(q.array if isinstance(q, Tensor) else q, input.array.dtype)
+        if wanted.ndim > 1 or not np.all((wanted >= 0) & (wanted <= 1)):
+            got = f"shape {wanted.shape}: {wanted.tolist()}"
+            raise ArgumentError(rule, operator=name, got=got)
+        wanted = k.asarray(wanted)
     if not input.numel():
         raise ShapeError("there are no elements", operator=name, got=str(input.shape))
     i = 0 if dim is None else axis(input.ndim, dim, name)
     x = flatten(input) if dim is None or not input.ndim else movedim(input, i, -1)
     ordered = sort(x, -1).values
-    missing = np.isnan(x.array)
+    missing = k.isnan(x.array)
     last = x.shape[-1] - 1 - (missing.sum(-1, keepdims=True) if skip else 0)
-    rank = wanted.reshape(-1) * np.maximum(last, 0)  # (..., q)
-    rank = np.broadcast_to(rank, (*x.shape[:-1], wanted.size)).astype(x.array.dtype)
+    rank = wanted.reshape(-1) * k.maximum(last, 0)  # (..., q)
+    rank = k.broadcast_to(rank, (*x.shape[:-1], wanted.size)).astype(x.array.dtype)
     if not skip:  # the largest element is then NaN
-        rank = np.where(missing.any(-1, keepdims=True), x.shape[-1] - 1, rank)
+        rank = k.where(missing.any(-1, keepdims=True), x.shape[-1] - 1, rank)
     if between in ("lower", "higher", "nearest"):
-        rank = {"lower": np.floor, "higher": np.ceil, "nearest": np.round}[between](rank)
-    below = np.floor(rank)
+        rank = {"lower": k.floor, "higher": k.ceil, "nearest": k.round}[between](rank)
+    below = k.floor(rank)
     out = gather(ordered, -1, constant(below.astype(np.int64)))
     if between in ("linear", "midpoint"):
-        weight = rank - below if between == "linear" else np.full_like(rank, 0.5)
-        above = gather(ordered, -1, constant(np.ceil(rank).astype(np.int64)))
+        weight = rank - below if between == "linear" else k.full(rank.shape, 0.5, rank.dtype)
+        above = gather(ordered, -1, constant(k.ceil(rank).astype(np.int64)))
         out = lerp(out, above, constant(weight.astype(x.array.dtype)))
     out = movedim(out, -1, 0)  # (q, ...)
     if keepdim:
@@ -176,8 +188,9 @@ def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False) -> A
         raise OutOfRangeError("no elements to choose from", operator="nanmedian",
                               got=str(input.shape))  # fmt: skip
     ordered = sort(x, i)
+    k: Any = kernels_for(x.array)
     there = (x.array == x.array).sum(i, keepdims=True)
-    rank = constant(np.maximum(there - 1, 0) // 2)
+    rank = constant(k.maximum(there - 1, 0) // 2)
     found = [gather(part, i, rank) for part in ordered]
     if dim is None or not input.ndim:
         found = [reshape(part, ()) for part in found]
@@ -190,21 +203,22 @@ def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False) -> A
 def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
     """The most frequent element along `dim`, the least of several, and the index of its last.
 
-    Returns (values, indices).
+    Returns (values, indices). Counts on the CPU.
     """
     check_tensor("mode", "input", input)
     i = axis(input.ndim, dim, "mode")
     x = input if input.ndim else reshape(input, (1,))
     if not x.shape[i]:
         raise OutOfRangeError("no elements to choose from", operator="mode", got=str(input.shape))
-    rows = np.moveaxis(x.array, i, -1)
+    k: Any = kernels_for(x.array)
+    rows = np.moveaxis(k.host(x.array), i, -1)
     places = np.empty(rows.shape[:-1], np.int64)
     for place in np.ndindex(places.shape):
         values, counts = np.unique(rows[place], return_counts=True, equal_nan=True)
         found = values[np.argmax(counts)]
         same = rows[place] == found if found == found else rows[place] != rows[place]
         places[place] = np.flatnonzero(same)[-1]
-    indices = constant(np.expand_dims(places, i))
+    indices = constant(k.asarray(np.expand_dims(places, i)))
     chosen = [gather(x, i, indices), indices]
     if not input.ndim:
         chosen = [reshape(part, ()) for part in chosen]
@@ -220,13 +234,17 @@ def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
 def _bincount(k: Any, input: Index, weights: Array | None, minlength: int) -> Any:
     if input.ndim != 1 or input.dtype.kind not in "iu":
         raise DTypeError("input must be integers on one axis")
-    if input.size and input.min() < 0:
-        raise OutOfRangeError("input must not be negative")
+    k.refuse(k.lt(input, 0), OutOfRangeError("input must not be negative"))
     if weights is not None and weights.shape != input.shape:
         raise ShapeError("weights must have input's shape")
     if minlength < 0:
         raise ArgumentError("minlength must not be negative")
-    out = np.bincount(input.astype(np.int64), weights, minlength)
+    if not input.size:
+        return k.zeros(minlength, np.int64 if weights is None else weights.dtype)
+    places = input.astype(np.int64)
+    if k.device != "cpu":
+        k.host(places[:1])  # waits in any case, for the size of the result: raises what is refused
+    out = k.bincount(places, weights, minlength)
     narrow = weights is not None and weights.dtype == np.float32
     return out.astype(np.float32) if narrow else out
 
@@ -242,12 +260,11 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     return _bincount(input, weights, minlength)
 
 
-def _range(
-    name: str, x: np.ndarray, low: float, high: float, widened: float
-) -> tuple[float, float]:
+def _range(name: str, x: Any, low: float, high: float, widened: float) -> tuple[float, float]:
     """The given range or that of the elements, `widened` both ways where it has no width."""
     if low == high and x.size:
-        low, high = float(x.min()), float(x.max())
+        k: Any = kernels_for(x)
+        low, high = (float(k.host(extreme)) for extreme in (x.min(), x.max()))
     if low == high:
         low, high = low - widened, high + widened
     if not (math.isfinite(low) and math.isfinite(high)) or low > high:
@@ -265,11 +282,11 @@ def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Ten
     _real("histc", input)
     if bins < 1:
         raise ArgumentError("bins must be positive", operator="histc", got=str(bins))
-    x = input.array.reshape(-1)
+    x, k = input.array.reshape(-1), kernels_for(input.array)
     low, high = _range("histc", x, min, max, 1)
     inside = x[(x >= low) & (x <= high)].astype(np.float64)
-    places = np.minimum(((inside - low) / (high - low) * bins).astype(np.int64), bins - 1)
-    return constant(np.bincount(places, minlength=bins).astype(input.array.dtype))
+    places = k.minimum(((inside - low) / (high - low) * bins).astype(np.int64), bins - 1)
+    return constant(k.bincount(places, minlength=bins).astype(input.array.dtype))
 
 
 @method("histogram")
@@ -288,11 +305,12 @@ def histogram(
     widths.
     """
     _real("histogram", input)
+    k: Any = kernels_for(input.array)
     x, dtype = input.array.reshape(-1), input.array.dtype
     if isinstance(bins, Tensor):
         if range is not None:
             raise ArgumentError("range is for a number of bins", operator="histogram")
-        edges: Any = bins.array.astype(np.float64)
+        edges: Any = kernels_for(bins.array).host(bins.array).astype(np.float64)
     else:
         low, high = _range("histogram", x, *(range or (0, 0)), 0.5)
         edges = np.linspace(low, high, bins + 1)
@@ -302,7 +320,8 @@ def histogram(
     if weights is not None and weight is not None and weight.shape != input.shape:
         raise ShapeError("weight must have input's shape", operator="histogram",
                          got=f"{input.shape}, {weight.shape}")  # fmt: skip
-    hist, _ = np.histogram(x, edges, weights=weights, density=density)
+    edges = k.asarray(edges)
+    hist, _ = k.histogram(x, edges, weights=weights, density=density)
     return _Histogram(constant(hist.astype(dtype)), constant(edges.astype(dtype)))
 
 
@@ -337,8 +356,8 @@ def cov(
             raise ShapeError(f"{name} needs one {'integer' if kinds == 'iu' else 'number'} for each"
                              f" of {count} observations", operator="cov",
                              got=f"{given.shape} {given.dtype}")  # fmt: skip
-        if np.any(given.array < 0):
-            raise ArgumentError(f"{name} must not be negative", operator="cov")
+        k: Any = kernels_for(given.array)
+        k.refuse(given.array < 0, ArgumentError(f"{name} must not be negative", operator="cov"))
         part = cast(given, rows.dtype)
         weights = part if weights is None else weights * part  # type: ignore[operator]
     if weights is None:

@@ -60,7 +60,7 @@ def adam_step(
     _check_writable("adam_step", params)
     counts = []
     for step in steps:
-        count = int(step.array) + 1
+        count = int(kernels_for(step.array).host(step.array)) + 1
         step.array[...] = count  # at once: a parameter that is given twice steps twice
         counts.append(count)
     for k, at in _by_table(params):
@@ -74,18 +74,22 @@ def adam_step(
     _written(params, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, steps)
 
 
-def grad_norm(grads: Tensors, norm_type: float) -> float:
-    """Return the norm of the norms of all gradients, accumulated in float64."""
+def grad_norm(grads: Tensors, norm_type: float) -> Any:
+    """Return the norm of the norms of all gradients, accumulated in float64.
+
+    A float; for gradients on a GPU, a 0-d array there if its table gives one: nothing waits for it.
+    """
     norms = [_run(k.grad_norm, _arrays(grads, at), norm_type) for k, at in _by_table(grads)]
     if len(norms) == 1:
         return norms[0]
+    norms = [n if isinstance(n, float) else float(kernels_for(n).host(n)) for n in norms]
     together = np.array(norms, np.float64)
     k: Any = kernels_for(together)
     return _run(k.grad_norm, [together], norm_type)
 
 
-def grad_scale(grads: Tensors, factor: float) -> None:
-    """Multiply all gradients by `factor`, in place."""
+def grad_scale(grads: Tensors, factor: Any) -> None:
+    """Multiply all gradients by `factor`, a number or a 0-d array of their GPU, in place."""
     _check_writable("grad_scale", grads)
     for k, at in _by_table(grads):
         _run(k.grad_scale, _arrays(grads, at), factor)
@@ -127,7 +131,7 @@ def _run(kernel: Callable[..., Any], *args: Any, **options: Any) -> Any:
 
 def _check_writable(name: str, tensors: Tensors) -> None:
     for tensor in tensors:
-        if not tensor.array.flags.writeable:
+        if isinstance(tensor.array, np.ndarray) and not tensor.array.flags.writeable:
             raise MinidlError(
                 "a tensor is read-only; .clone() it before it becomes a parameter",
                 operator=name,

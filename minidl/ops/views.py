@@ -80,14 +80,36 @@ def _resolve(shape: tuple[int, ...], own: tuple[int, ...], name: str) -> tuple[i
 # ---------------------------------------------------------------- the same order, other sizes
 
 
+def _is_view(array: Any, shape: tuple[int, ...]) -> bool:
+    """Whether the elements can be seen in `shape` without a copy, whatever library holds them."""
+    if array.flags.c_contiguous or not array.size:
+        return True
+    blocks: list[tuple[int, int]] = []  # axes that lie behind each other in memory, as one
+    for n, step in zip(array.shape, array.strides, strict=True):
+        if n > 1 and blocks and blocks[-1][1] == n * step:
+            blocks[-1] = (blocks[-1][0] * n, step)
+        elif n > 1:
+            blocks.append((n, step))
+    wanted = iter([n for n in shape if n > 1])
+    for count, _ in blocks:
+        while count > 1:
+            n = next(wanted)
+            if count % n:
+                return False
+            count //= n
+    return True
+
+
 @op(view=True)
 def _view(k: Any, input: Array, shape: tuple[int, ...]) -> Any:
     try:
-        return input.reshape(shape, copy=False)
+        if type(input) is np.ndarray:
+            return input.reshape(shape, copy=False)
+        if _is_view(input, shape):
+            return input.reshape(shape)
     except ValueError:
-        raise ShapeError(
-            f"a view of shape {shape} does not exist for these strides; use reshape"
-        ) from None
+        pass
+    raise ShapeError(f"a view of shape {shape} does not exist for these strides; use reshape")
 
 
 @_view.gradient
@@ -119,7 +141,10 @@ def reshape(input: Tensor, *args: Any, shape: Any = None) -> Tensor:
         wanted = _resolve(wanted, array.shape, "reshape")
     if not array.flags.c_contiguous:
         try:
-            array.reshape(wanted, copy=False)
+            if type(array) is np.ndarray:
+                array.reshape(wanted, copy=False)
+            elif not _is_view(array, wanted):
+                input = clone(input)
         except ValueError:
             input = clone(input)
     return _view(input, wanted)
@@ -390,7 +415,7 @@ moveaxis = movedim
 @op(view=True)
 def _diagonal(k: Any, input: Array, offset: int, dim1: int, dim2: int) -> Any:
     out = input.diagonal(offset, dim1, dim2)
-    if input.flags.writeable:
+    if type(input) is np.ndarray and input.flags.writeable:
         out.flags.writeable = True  # NumPy's diagonals are read-only for historical reasons only
     return out
 
@@ -407,7 +432,8 @@ def spread_diagonal(
     """Zeros of `shape` with `input` on a diagonal: the gradient of `diagonal`."""
     out = k.zeros(shape, input.dtype)
     part = out.diagonal(offset, dim1, dim2)
-    part.flags.writeable = True
+    if type(part) is np.ndarray:
+        part.flags.writeable = True
     part[...] = input
     return out
 
@@ -435,9 +461,9 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
 
 @op(view=True)
 def _unfold(k: Any, input: Array, dim: int, size: int, step: int) -> Any:
-    windows = np.lib.stride_tricks.sliding_window_view(
-        input, size, dim, writeable=bool(input.flags.writeable and step >= size)
-    )
+    windows = k.windows(input, size, dim)
+    if type(input) is np.ndarray and step < size:
+        windows.flags.writeable = False  # elements are seen twice
     return windows[(slice(None),) * dim + (slice(None, None, step), Ellipsis)]
 
 

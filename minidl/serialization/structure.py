@@ -49,7 +49,7 @@ class Encoder:
             raise ArgumentError(f"[save] more than {DEEPEST} levels deep at {_place(path)}")
         if isinstance(value, Tensor):
             flags = "p" * value.is_parameter + "g" * value.requires_grad
-            name = self._store(value.detach().numpy(), path, value)
+            name = self._store(value.detach().cpu().numpy(), path, value)
             return {"tensor": [name, flags] if flags else name}
         if isinstance(value, np.ndarray):
             return {"array": self._store(value, path, value)}
@@ -90,8 +90,9 @@ class Encoder:
 
     def _store(self, array: np.ndarray, path: tuple[str, ...], owner: Any) -> str:
         """Keep the array once, whatever the number of places that hold the same memory."""
-        start = array.__array_interface__["data"][0]
-        key = (start, array.shape, array.strides, array.dtype) if array.size else id(owner)
+        own = owner if isinstance(owner, np.ndarray) else owner.array  # on its device
+        start = own.ctypes.data if isinstance(own, np.ndarray) else own.data.ptr
+        key = (start, own.shape, own.strides, own.dtype) if own.size else id(owner)
         if key in self._stored:
             return self._stored[key]
         base = name = ".".join(path) or "tensor"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends import CPU, Device, local
+from minidl.backends import ARRAY_TYPES, CPU, Device, device_of, host, local, moved, on_device
 from minidl.dtypes import FLOAT, FROM_NUMPY, HALF_NUMPY, DType
 from minidl.errors import DTypeError, GradientError, ShapeError
 
@@ -66,7 +66,7 @@ class Tensor:
     __array_priority__ = 1000
 
     def __init__(self, array: Any, storage: Storage | None = None) -> None:
-        if not isinstance(array, np.ndarray):
+        if type(array) not in ARRAY_TYPES and not isinstance(array, np.ndarray):
             raise DTypeError(
                 "Tensor(array) wraps an array as it is; use minidl.tensor(data)",
                 got=type(array).__name__,
@@ -102,7 +102,7 @@ class Tensor:
     @property
     def device(self) -> Device:
         """Where the elements are."""
-        return CPU
+        return device_of(self.array)
 
     @property
     def ndim(self) -> int:
@@ -147,7 +147,8 @@ class Tensor:
 
     def data_ptr(self) -> int:
         """Address of the first element."""
-        return self.array.ctypes.data
+        array: Any = self.array
+        return array.data.ptr if self.is_cuda else array.ctypes.data
 
     def is_contiguous(self) -> bool:
         """Whether the elements lie in C order without gaps."""
@@ -159,8 +160,8 @@ class Tensor:
 
     @property
     def is_cuda(self) -> bool:
-        """False: this build has a table for the CPU only."""
-        return False
+        """Whether the elements are on a GPU."""
+        return not isinstance(self.array, np.ndarray)
 
     # gradient
 
@@ -279,13 +280,14 @@ class Tensor:
         """The only element as a Python number."""
         if self.array.size != 1:
             raise ShapeError("[item] needs a tensor of one element", got=str(self.shape))
-        if self.array.dtype in HALF_NUMPY:
-            return float(self.array.reshape(())[()])
-        return self.array.item()
+        array = host(self.array)
+        if array.dtype in HALF_NUMPY:
+            return float(array.reshape(())[()])
+        return array.item()
 
     def tolist(self) -> Any:
         """Nested lists of Python numbers (a number for a 0-d tensor)."""
-        array = self.array
+        array = host(self.array)
         return (array.astype(np.float32) if array.dtype in HALF_NUMPY else array).tolist()
 
     def __bool__(self) -> bool:
@@ -339,11 +341,11 @@ class Tensor:
     def __reduce__(self) -> tuple[Any, ...]:
         if self.node is not None:
             raise GradientError("only leaves can be pickled; use .detach()")
-        return _restore, (self.array, self.tracked, self.is_parameter)
+        return _restore, (host(self.array), self.tracked, self.is_parameter, self.device.type)
 
 
-def _restore(array: np.ndarray, tracked: bool, is_parameter: bool) -> Tensor:
-    tensor = Tensor(array)
+def _restore(array: np.ndarray, tracked: bool, is_parameter: bool, device: str = "cpu") -> Tensor:
+    tensor = Tensor(moved(array, Device(device)))
     tensor.tracked, tensor.is_parameter = tracked, is_parameter
     return tensor
 
@@ -377,8 +379,13 @@ class Parameter(metaclass=_ParameterType):
 
 
 def as_device(device: Any) -> Device:
-    """The Device for a Device, its name, or None (the CPU)."""
-    return CPU if device is None else Device(device)
+    """The Device for a Device, its name, or None (the CPU); DeviceError if it is not there."""
+    if device is None:
+        return CPU
+    wanted = Device(device)
+    if wanted.type != "cpu":
+        on_device(wanted)
+    return wanted
 
 
 __all__ = ["Parameter", "Storage", "Tensor", "View", "as_device", "replay"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.backends import host
 from minidl.dtypes import FLOAT, FLOAT_NUMPY, bool_, get_default_dtype, int64
 from minidl.errors import ArgumentError
 from minidl.tensor.core import Tensor
@@ -124,7 +125,7 @@ def _with_suffixes(text: str, suffixes: Sequence[str], indent: int) -> str:
 
 
 def _repr(self: Tensor) -> str:
-    array, dtype, start = self.array, self.dtype, "tensor("
+    array, dtype, start = host(self.array), self.dtype, "tensor("
     suffixes = []
     if not array.size:
         text = "[]"
@@ -134,6 +135,8 @@ def _repr(self: Tensor) -> str:
         summarised = array.size > _options["threshold"]
         form, width = _formatter(_shown(array) if summarised else array, dtype.kind)
         text = _elements(array, form, width, len(start), summarised)
+    if self.is_cuda:
+        suffixes.append(f"device='{self.device}'")
     plain = dtype in (get_default_dtype(), int64, bool_)
     if not plain or (not array.size and dtype is not get_default_dtype()):
         suffixes.append(f"dtype={dtype!r}")

@@ -9,6 +9,7 @@ import numpy as np
 
 from minidl.autograd import enable_grad, grad, no_grad
 from minidl.autograd.op import constant
+from minidl.backends import host, is_writable, moved
 from minidl.dtypes import FLOAT
 from minidl.errors import DTypeError, GradientError
 from minidl.tensor import Tensor
@@ -30,7 +31,7 @@ def _checked_inputs(inputs: Any, name: str) -> tuple[Any, ...]:
                 f"{x.dtype.name} has errors as large as the tolerance; use x.double()",
                 operator=name,
             )
-        if not x.array.flags.writeable and 0 not in x.array.strides:
+        if not is_writable(x.array) and 0 not in x.array.strides:
             raise GradientError("a read-only input cannot be perturbed; .clone() it", operator=name)
         if 0 in x.array.strides and x.array.size > 1:
             raise GradientError("an expanded input cannot be perturbed; .clone() it", operator=name)
@@ -43,20 +44,26 @@ def _outputs(function: Callable, inputs: Sequence[Any]) -> list[Tensor]:
     return [y for y in flat if type(y) is Tensor and y.dtype.kind == FLOAT]
 
 
+def _beside(y: Tensor, array: np.ndarray) -> Tensor:
+    """A tensor on the device of `y`."""
+    return constant(moved(np.asarray(array), y.device))
+
+
 def _difference(
     function: Callable, inputs: Sequence[Any], x: Tensor, step: Any, weights: Sequence[np.ndarray]
 ) -> float:
     """Central difference of sum(weights * outputs) for `x` moved by +-`step`."""
-    before = x.array.copy()
+    before = host(x.array).copy()
     values = []
     try:
         for sign in (1, -1):
-            x.array[...] = before + sign * step
+            x.array[...] = moved(np.asarray(before + sign * step), x.device)
             with no_grad():
                 ys = _outputs(function, inputs)
-            values.append([float(np.sum(w * y.array)) for w, y in zip(weights, ys, strict=True)])
+            pairs = zip(weights, ys, strict=True)
+            values.append([float(np.sum(w * host(y.array))) for w, y in pairs])
     finally:
-        x.array[...] = before
+        x.array[...] = moved(before, x.device)
     return float(np.subtract(*np.asarray(values)).sum()) / 2
 
 
@@ -118,11 +125,11 @@ def _check_input(
     x = inputs[position]
     with enable_grad():
         ys = _outputs(func, inputs)
-        pairs = [(y, constant(w)) for y, w in zip(ys, weights, strict=True) if y.requires_grad]
+        pairs = [(y, _beside(y, w)) for y, w in zip(ys, weights, strict=True) if y.requires_grad]
         (found,) = grad([y for y, _ in pairs], [x], [w for _, w in pairs], allow_unused=True)
     if found is not None and found.shape != x.shape:
         raise GradcheckError(f"{_name(func)}: gradient of input {position} has shape {found.shape}")
-    analytic = np.zeros(x.shape) if found is None else found.array
+    analytic = np.zeros(x.shape) if found is None else host(found.array)
     if fast_mode:
         direction = rng.standard_normal(x.shape)
         direction /= max(float(np.linalg.norm(direction)), 1e-30)
@@ -159,7 +166,8 @@ def gradgradcheck(
     rng = np.random.default_rng(seed)
     outputs = [y for y in _outputs(func, given) if y.requires_grad]
     if grad_outputs is None:
-        weights = [constant(rng.standard_normal(y.shape)).requires_grad_() for y in outputs]
+        drawn = [np.asarray(rng.standard_normal(y.shape)) for y in outputs]
+        weights = [_beside(y, w).requires_grad_() for y, w in zip(outputs, drawn, strict=True)]
     else:
         weights = [grad_outputs] if type(grad_outputs) is Tensor else list(grad_outputs)
     positions = [i for i, x in enumerate(given) if type(x) is Tensor and x.requires_grad]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import backward, no_grad
+from minidl.backends import is_writable
 from minidl.dtypes import (
     BOOL,
     FLOAT,
@@ -102,7 +103,8 @@ def check_forward(case: Case, sample: Sample) -> None:
         if want.dtype.kind != "f":
             kind = BOOL if want.dtype.kind == "b" else 1
             _rule(y.dtype.kind == kind, f"dtype is {y.dtype.name}", case, sample)
-            _rule(np.array_equal(host(y.array), want), f"is {y.array}, not {want}", case, sample)
+            got = host(y.array)
+            _rule(np.array_equal(got, want), f"is {got}, not {want}", case, sample)
             continue
         _rule(y.dtype is dtype, f"dtype is {y.dtype.name}, not {dtype.name}", case, sample)
         if changes is None:
@@ -155,7 +157,7 @@ def _derived(case: Case, sample: Sample, only: int | None = None) -> tuple[Any, 
     if only is None:
         _rule(bool(ys) or not leaves, "no result requires a gradient", case, sample)
     weights = [
-        Tensor(_numbers(y.shape, i).astype(y.array.dtype)) for i, y in zip(places, ys, strict=True)
+        _tensor(_numbers(y.shape, i).astype(y.array.dtype)) for i, y in zip(places, ys, strict=True)
     ]
     if ys:
         backward(ys, weights, retain_graph=True)
@@ -207,7 +209,7 @@ def _gradient_error(
 
 def _whole(found: Tensor | None, leaf: Tensor) -> Tensor:
     """A gradient; zeros where none arrived."""
-    return Tensor(np.zeros_like(leaf.array)) if found is None else found
+    return _tensor(np.zeros(leaf.shape, leaf.array.dtype)) if found is None else found
 
 
 def _check_alone(case: Case, sample: Sample, leaves: Sequence[Tensor]) -> None:
@@ -239,17 +241,18 @@ def _check_ownership(
     """A leaf's .grad may be written into: nothing else holds its memory."""
     grads = [leaf.grad for leaf in leaves if leaf.grad is not None]
     for g in grads:
-        flags = g.array.flags
-        _rule(flags.writeable and flags.c_contiguous, "a .grad is not a buffer", case, sample)
-        _rule(flags.owndata, "a .grad does not own its memory", case, sample)
+        array = g.array
+        kept = is_writable(array) and array.flags.c_contiguous
+        _rule(kept, "a .grad is not a buffer", case, sample)
+        _rule(array.flags.owndata, "a .grad does not own its memory", case, sample)
     copies = [g.array.copy() for g in grads]
     held = [y.array for y in ys] + [w.array for w in weights] + arrays_of(sample)
-    before = [array.tobytes() for array in held]
+    before = [host(array).tobytes() for array in held]
     for i, g in enumerate(grads):
         g.array[...] = i + 77
     for i, g in enumerate(grads):
-        _rule(bool((g.array == i + 77).all()), "two .grad share memory", case, sample)
-    unchanged = before == [array.tobytes() for array in held]
+        _rule(bool((host(g.array) == i + 77).all()), "two .grad share memory", case, sample)
+    unchanged = before == [host(array).tobytes() for array in held]
     _rule(unchanged, "a .grad shares memory with an input, a result or g", case, sample)
     for leaf in leaves:
         leaf.grad = None
@@ -260,7 +263,7 @@ def _check_ownership(
 
 
 def _wide(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Any:
-    return [(in_float64(a), in_float64(b)) for a, b in zip(first, second, strict=True)]
+    return [(in_float64(host(a)), in_float64(host(b))) for a, b in zip(first, second, strict=True)]
 
 
 def check_gradcheck(case: Case, sample: Sample) -> None:
@@ -296,7 +299,7 @@ def check_nondiff(case: Case, sample: Sample) -> None:
     for y in called(case, sample, leaves_of(sample)):
         if type(y) is Tensor and y.requires_grad:
             try:
-                backward(y, Tensor(np.ones_like(y.array)))
+                backward(y, _tensor(np.ones(y.shape, y.array.dtype)))
             except GradientError:
                 continue
             _rule(False, "a result gives a gradient", case, sample)

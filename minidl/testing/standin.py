@@ -72,7 +72,10 @@ def _operand(x: Any) -> Any:
 def _wrapped(x: Any) -> Any:
     """The result of NumPy's function as CuPy gives it."""
     if isinstance(x, np.ndarray | np.generic):
-        return ndarray(np.asarray(x))
+        array = np.asarray(x)
+        if not array.flags.writeable:
+            array.flags.writeable = True  # CuPy has no read-only arrays, not even of diagonals
+        return ndarray(array)
     if isinstance(x, list | tuple):
         return tuple(_wrapped(item) for item in x)
     return x
@@ -168,6 +171,10 @@ class ndarray:
         value = getattr(self._array, name)
         if name in _PLAIN:
             return value
+        if name == "device":
+            return types.SimpleNamespace(id=0)
+        if name == "data":
+            return types.SimpleNamespace(ptr=self._array.ctypes.data)
         if name == "flags":
             return types.SimpleNamespace(
                 c_contiguous=value.c_contiguous,
@@ -269,6 +276,10 @@ def _copyto(target: Any, source: Any, casting: Any = "same_kind", where: Any = N
     np.copyto(target._array, _operand(source), casting=casting, where=mask)
 
 
+def _as_strided(x: ndarray, shape: Any = None, strides: Any = None) -> ndarray:
+    return ndarray(np.lib.stride_tricks.as_strided(x._array, shape, strides))
+
+
 class Module(types.ModuleType):
     """One of CuPy's modules: its own names here, NumPy's or SciPy's for the others it has."""
 
@@ -312,7 +323,11 @@ def modules() -> dict[str, types.ModuleType]:
         },
     )
     special = Module("cupyx.scipy.special", scipy.special, {})
+    strides = types.ModuleType("cupy.lib.stride_tricks")
+    strides.as_strided = _as_strided  # type: ignore[attr-defined]
     return {
+        "cupy.lib": types.ModuleType("cupy.lib"),
+        "cupy.lib.stride_tricks": strides,
         "cupy": cupy,
         "cupy.linalg": cupy.linalg,
         "cupyx": cupyx,

@@ -6,6 +6,7 @@ moves to the table's device and back.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +16,8 @@ import numpy as np
 
 from minidl import backends
 from minidl.backends import native
-from minidl.backends.table import TABLES, Kernels
+from minidl.backends.table import TABLES, Device, Kernels
 from minidl.errors import ArgumentError
-from minidl.tensor import Tensor
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,7 @@ def on(target: Target) -> Iterator[None]:
     if target.isa:
         native.use_isa(target.isa)
     try:
-        if _device == "cpu":
-            with backends.use_backend(target.backend):
-                yield
-        else:
+        with backends.use_backend(target.backend):
             yield
     finally:
         _device = before
@@ -105,13 +102,28 @@ def on(target: Target) -> Iterator[None]:
 
 def placed(array: np.ndarray) -> Any:
     """The array on the device that the checks run on, in the same layout."""
-    # a device beside the CPU: minidl.tensor moves arrays, and this is where the checks ask it to
-    return array if _device == "cpu" else Tensor(array).to(_device).array  # type: ignore[attr-defined]
+    if _device == "cpu":
+        return array
+    as_strided = importlib.import_module("cupy.lib.stride_tricks").as_strided
+
+    # the memory between its first and its last element, and the same view of it there
+    turned = array[tuple([slice(None, None, -1 if step < 0 else None) for step in array.strides])]
+    extent = sum(step * (n - 1) for n, step in zip(array.shape, turned.strides, strict=True))
+    count = extent // array.itemsize + 1 if array.size else 0
+    held = np.lib.stride_tricks.as_strided(turned, (count,), (array.itemsize,)).copy()
+    flat = backends.moved(held, Device(_device))
+    view = as_strided(flat, array.shape, turned.strides)
+    return view[tuple([slice(None, None, -1 if step < 0 else None) for step in array.strides])]
 
 
 def host(array: Any) -> np.ndarray:
     """The array that `placed` or a kernel of that device gave, as NumPy's."""
-    return array if isinstance(array, np.ndarray) else array.get()
+    return backends.host(array)
+
+
+def device() -> str:
+    """Where the checks run: what rows without tensors pass on as `device`."""
+    return _device
 
 
 def kernels() -> Kernels:

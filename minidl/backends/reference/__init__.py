@@ -34,6 +34,7 @@ from minidl.backends.reference.embedding import (
     index_put,
     scatter_add,
 )
+from minidl.backends.reference.extrema import cummax, cummin, scatter_reduce
 from minidl.backends.reference.host import host, refuse
 from minidl.backends.reference.linalg import (
     cholesky,
@@ -50,7 +51,7 @@ from minidl.backends.reference.loss import (
     cross_entropy_backward,
 )
 from minidl.backends.reference.matmul import linear, linear_backward, matmul
-from minidl.backends.reference.movement import cast, copy
+from minidl.backends.reference.movement import cast, copy, windows
 from minidl.backends.reference.norm import (
     add_layer_norm,
     layer_norm,
@@ -94,6 +95,8 @@ ENTRIES: dict[str, Callable] = {
     for function in (
         broadcast_to,
         sum,
+        cummax,
+        cummin,
         matmul,
         linear,
         linear_backward,
@@ -129,6 +132,7 @@ ENTRIES: dict[str, Callable] = {
         binary_cross_entropy_with_logits_backward,
         embedding_backward,
         scatter_add,
+        scatter_reduce,
         index_add,
         index_put,
         sgd_step,
@@ -162,6 +166,7 @@ ENTRIES: dict[str, Callable] = {
         pow_scalar,
         cast,
         copy,
+        windows,
         host,
         refuse,
     )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import minidl.ops as ops
 from minidl.autograd import no_grad
+from minidl.backends import kernels_for
 from minidl.errors import DTypeError, GradientError
 from minidl.ops import training
 from minidl.tensor import Tensor
@@ -27,11 +29,14 @@ def get_total_norm(
     tensors = _tensors(tensors)
     if not tensors:
         return ops.tensor(0.0)
-    return ops.tensor(_norm(tensors, norm_type, error_if_nonfinite), dtype=tensors[0].dtype)
+    return _as_tensor(_norm(tensors, norm_type, error_if_nonfinite), tensors[0])
 
 
-def _norm(tensors: list[Tensor], norm_type: float, error_if_nonfinite: bool) -> float:
+def _norm(tensors: list[Tensor], norm_type: float, error_if_nonfinite: bool) -> Any:
+    """A float, or a 0-d array of the gradients' GPU, which is not waited for."""
     total = training.grad_norm(tensors, float(norm_type))
+    if error_if_nonfinite and not isinstance(total, float):
+        total = float(kernels_for(total).host(total))
     if error_if_nonfinite and not math.isfinite(total):
         raise GradientError(
             f"the gradients' norm of order {norm_type} must be finite",
@@ -49,7 +54,9 @@ def clip_grads_with_norm_(
 ) -> None:
     """Scale all gradients in place by `max_norm / (total_norm + 1e-6)` where that is below 1."""
     if grads := _gradients(parameters):
-        _scale(grads, float(max_norm), float(total_norm))
+        total = total_norm.detach() if isinstance(total_norm, Tensor) else total_norm
+        on_gpu = isinstance(total, Tensor) and total.device.type != "cpu"
+        _scale(grads, float(max_norm), total.array if on_gpu else float(total))
 
 
 def clip_grad_norm_(
@@ -69,11 +76,22 @@ def clip_grad_norm_(
         return ops.tensor(0.0)
     total = _norm(grads, norm_type, error_if_nonfinite)
     _scale(grads, float(max_norm), total)
-    return ops.tensor(total, dtype=grads[0].dtype)
+    return _as_tensor(total, grads[0])
 
 
-def _scale(grads: list[Tensor], max_norm: float, total: float) -> None:
+def _as_tensor(total: Any, like: Tensor) -> Tensor:
+    """A norm in the dtype and on the device of a gradient."""
+    if isinstance(total, float):
+        return ops.tensor(total, dtype=like.dtype, device=like.device)
+    return Tensor(total.astype(like.array.dtype))
+
+
+def _scale(grads: list[Tensor], max_norm: float, total: Any) -> None:
     factor = max_norm / (total + 1e-6)
+    if not isinstance(total, float):  # a norm on a GPU; a NaN factor stays one
+        k = kernels_for(total)
+        training.grad_scale(grads, k.minimum(factor, 1.0))
+        return
     if not factor >= 1.0:  # a NaN factor is applied too, so that it shows in every gradient
         training.grad_scale(grads, factor)
 

@@ -154,9 +154,9 @@ def _exponential(a: Tensor) -> Tensor:
 
 def _orthonormal(matrix: Tensor) -> Tensor:
     """The Q of matrix = Q R with a positive diagonal of R; not differentiated."""
-    q, r = np.linalg.qr(matrix.detach().numpy().astype(np.float64))
+    q, r = np.linalg.qr(matrix.detach().cpu().numpy().astype(np.float64))
     signs = np.where(np.diagonal(r, axis1=-2, axis2=-1) < 0, -1.0, 1.0)
-    return ops.tensor(q * signs[..., None, :], dtype=matrix.dtype)
+    return ops.tensor(q * signs[..., None, :], dtype=matrix.dtype, device=matrix.device)
 
 
 class _Orthogonal(Module):
@@ -233,7 +233,7 @@ class _Orthogonal(Module):
 
     def _reflectors(self, tall: Tensor, wide: bool) -> Tensor:
         """What `_reflections` takes to give the matrix: LAPACK's form of Q, R's signs on top."""
-        arrays = tall.detach().numpy().astype(np.float64).reshape(-1, *tall.shape[-2:])
+        arrays = tall.detach().cpu().numpy().astype(np.float64).reshape(-1, *tall.shape[-2:])
         found = []
         for array in arrays:
             packed, factors = np.linalg.qr(array, mode="raw")
@@ -243,12 +243,13 @@ class _Orthogonal(Module):
             signs = np.sign(packed[places, places]) * np.where(factors == 0, -1, 1)
             packed[places, places] = signs
             found.append(packed)
-        result = ops.tensor(np.stack(found).reshape(tall.shape), dtype=tall.dtype)
+        stacked = np.stack(found).reshape(tall.shape)
+        result = ops.tensor(stacked, dtype=tall.dtype, device=tall.device)
         return result.mT.contiguous() if wide else result
 
 
 def _is_orthonormal(Q: Tensor) -> bool:
-    array = Q.detach().numpy().astype(np.float64)
+    array = Q.detach().cpu().numpy().astype(np.float64)
     if not np.isfinite(array).all():
         return False
     one = np.eye(array.shape[-1])

@@ -24,6 +24,7 @@ from minidl.ops.random import (
 )
 from minidl.tensor import Tensor
 from minidl.testing.case import Case, Sample, sample
+from minidl.testing.targets import device, placed
 
 _MASK = 0xFFFFFFFF
 
@@ -148,7 +149,7 @@ def _dropout(x: Any, p: float, seed: int) -> Any:
 def _in_place(name: str, seed: int, shape: Any, *args: Any, dtype: DType) -> Tensor:
     """The method `name` on a tensor whose elements are not in C order."""
     array = np.zeros(shape[::-1], dtype.numpy).transpose()
-    return getattr(Tensor(array), name)(*args, generator=stream(seed))
+    return getattr(Tensor(placed(array)), name)(*args, generator=stream(seed))
 
 
 def _filled(name: str, *args: Any) -> Any:
@@ -161,22 +162,24 @@ def _none(name: str, function: Any, oracle: Any, inputs: Any, *operators: str, *
 
 
 CASES = [
-    _none("rand", lambda size, seed, dtype: rand(size, generator=stream(seed), dtype=dtype),
+    _none("rand", lambda size, seed, dtype: rand(
+              size, generator=stream(seed), dtype=dtype, device=device()),
           lambda size, seed, dtype: _uniforms(math.prod(size), seed, dtype).reshape(size), _sized,
           "rand"),
     _none("rand_like", lambda x, seed: rand_like(x, generator=stream(seed)),
           lambda x, seed: _uniforms(x.size, seed, float64).reshape(x.shape), _like, "rand",
           dtypes=(float64,)),
-    _none("randn", lambda size, seed, dtype: randn(size, generator=stream(seed), dtype=dtype),
+    _none("randn", lambda size, seed, dtype: randn(
+              size, generator=stream(seed), dtype=dtype, device=device()),
           _normals, _sized, "randn"),
     _none("randn_like", lambda x, seed: randn_like(x, generator=stream(seed)),
           lambda x, seed: _normals(x.shape, seed, float64), _like, "randn", dtypes=(float64,)),
     _none("randint", lambda low, high, size, seed, dtype: randint(
-              low, high, size, generator=stream(seed), dtype=dtype),
+              low, high, size, generator=stream(seed), dtype=dtype, device=device()),
           _integers, _ranged, "randint", dtypes=(int64, uint8)),
     _none("randint_like", lambda x, seed: randint_like(x, 3, 9, generator=stream(seed)),
           lambda x, seed: _integers(3, 9, x.shape, seed), _like, "randint", dtypes=(int64, uint8)),
-    _none("randperm", lambda n, seed: randperm(n, generator=stream(seed)), _permuted,
+    _none("randperm", lambda n, seed: randperm(n, generator=stream(seed), device=device()), _permuted,
           lambda d, dtype: sample(d.integer(0, 20), drawn_seed(d)), "randperm", dtypes=(int64,)),
     _none("normal", lambda mean, std, seed: normal(mean, std, generator=stream(seed)),
           lambda mean, std, seed: mean + std * _normals(

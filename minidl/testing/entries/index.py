@@ -27,6 +27,11 @@ def _scatter(d: Any, dtype: DType) -> Sample:
     return sample(array(d, full, dtype), dim, d.index(full[dim], sides), src)
 
 
+def _scatter_reduce(d: Any, dtype: DType) -> Sample:
+    drawn = _scatter(d, dtype)
+    return Sample((*drawn.args, d.choice(["amax", "amin", "prod"]), d.boolean()), {})
+
+
 def _index_add(d: Any, dtype: DType) -> Sample:
     full = shape(d, least=1, empty=False)
     dim, count = d.axis(len(full)), d.choice((3, 1, 9, 17, 0))
@@ -52,6 +57,8 @@ def _index_put(d: Any, dtype: DType) -> Sample:
 ROWS: tuple[Entry, ...] = (
     entry("embedding_backward", _embedding, scale=2),
     entry("scatter_add", _scatter, dtypes=(*WORKING, int64), scale=2),
+    # a product of many terms has the rounding of each
+    entry("scatter_reduce", _scatter_reduce, dtypes=(*WORKING, int64), scale=32),
     entry("index_add", _index_add, dtypes=(*WORKING, int64), scale=2),
     entry("index_put", _index_put, scale=2),
 )

@@ -94,6 +94,12 @@ def _cast(d: Any, dtype: DType) -> Sample:
     return sample(array(d, shape(d), dtype, low, 3, extreme=to.name[0] in "fb"), to.numpy)
 
 
+def _windows(d: Any, dtype: DType) -> Sample:
+    full = shape(d, least=1, empty=False)
+    axis = d.axis(len(full))
+    return sample(array(d, full, dtype, 0, 3), d.integer(1, full[axis]), axis)
+
+
 def _copy(d: Any, dtype: DType) -> Sample:
     return sample(array(d, shape(d), dtype, 0, 3, extreme=True))
 
@@ -142,7 +148,7 @@ def _raises(refuse: Callable[..., Any]) -> Callable[..., Any]:
     def raises(bad: Any) -> Any:
         try:
             refuse(bad, OutOfRangeError("refused"))
-            getattr(kernels(), "host")(bad)  # noqa: B009
+            kernels().host(bad)
         except OutOfRangeError:
             return np.bool_(True)
         return np.bool_(False)
@@ -201,6 +207,7 @@ ROWS: tuple[Entry, ...] = (
     entry("log_gamma_quantile_backward", lambda d, t: _pair(d, t, (0.3, 9), (-2, 2)), scale=4),
     entry("cast", _cast, dtypes=ALL, same="bits", any_order=True),
     entry("copy", _copy, dtypes=ALL, same="bits"),
+    entry("windows", _windows, dtypes=ALL, same="bits", view=True),
     entry("cat", _cat, dtypes=(*ANY, float16, bfloat16), same="bits"),
     entry("broadcast_to", _broadcast, dtypes=(*ANY, float16, bfloat16), same="bits", view=True),
 )

@@ -35,6 +35,11 @@ def _extremum(d: Any, dtype: DType) -> Sample:
     return Sample((x,), {"axis": _axes(d, x.ndim), "keepdims": d.boolean()})
 
 
+def _running(d: Any, dtype: DType) -> Sample:
+    full = shape(d, least=1)
+    return sample(array(d, full, dtype, extreme=True), d.axis(len(full)))
+
+
 def _soft(d: Any, dtype: DType) -> Sample:
     full = shape(d, least=1)
     return sample(array(d, full, dtype, -9, 9, extreme=True), d.axis(len(full)))
@@ -166,6 +171,8 @@ ROWS: tuple[Entry, ...] = (
     entry("sum", _sum, half="table", floor=_terms),
     entry("amax", _extremum, dtypes=(*WORKING, int64), half="table", same=0.0),
     entry("amin", _extremum, dtypes=(*WORKING, int64), half="table", same=0.0),
+    entry("cummax", _running, dtypes=(*WORKING, int64), same=0.0),
+    entry("cummin", _running, dtypes=(*WORKING, int64), same=0.0),
     entry("softmax", _soft, least=1),
     entry("log_softmax", _soft, floor=_distance),
     # the sums of a row are as long as it is: width * eps * sum|g * out|
