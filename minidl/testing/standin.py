@@ -15,12 +15,13 @@ import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minidl.backends import cupy_gpu, local
+from minidl.backends import cuda, cupy_gpu, local
 from minidl.backends.reference.special import lgamma
 from minidl.backends.table import TABLES, Kernels
 
@@ -299,6 +300,25 @@ def _is_function(value: Any) -> bool:
     return callable(value) and not isinstance(value, type)
 
 
+class _Device:
+    """The one GPU there is."""
+
+    def __init__(self, id: int = 0) -> None:
+        self.id = id
+
+    def use(self) -> None:
+        """It is in use."""
+
+    def synchronize(self) -> None:
+        """All work is done when it is asked for."""
+
+
+def _one_gpu() -> types.SimpleNamespace:
+    """Of `cupy.cuda` what says that there is one GPU, which is the current one."""
+    runtime = types.SimpleNamespace(getDevice=lambda: 0, getDeviceCount=lambda: 1)
+    return types.SimpleNamespace(runtime=runtime, Device=_Device)
+
+
 def modules() -> dict[str, types.ModuleType]:
     """`sys.modules` with the stand-in: "cupy" and "cupyx", and what belongs to them."""
     # the oracle of CuPy's special functions; an extra of the tests
@@ -308,6 +328,9 @@ def modules() -> dict[str, types.ModuleType]:
     own = {f.__name__: _array(f) for f in constructors}
     own.update(ndarray=ndarray, asnumpy=_asnumpy, where=_where, copyto=_copyto)
     cupy = Module("cupy", np, own)
+    cupy.__version__ = "14.2.0"  # type: ignore[attr-defined]
+    cupy.__spec__ = ModuleSpec("cupy", None)
+    cupy.cuda = _one_gpu()  # type: ignore[attr-defined]
     cupy.linalg = Module("cupy.linalg", np.linalg, {})  # type: ignore[attr-defined]
     lib = types.ModuleType("cupy.lib")
     strides = Module("cupy.lib.stride_tricks", np.lib.stride_tricks, {})
@@ -345,6 +368,7 @@ def installed() -> Iterator[Kernels]:
     table, active = TABLES.get("cupy"), local.state.cuda
     try:
         sys.modules.update(stand)
+        cuda.missing.cache_clear()
         cupy_gpu.forget()
         kernels = Kernels("cuda", cupy_gpu.module(), [cupy_gpu.layer()])
         TABLES["cupy"] = kernels
@@ -355,6 +379,7 @@ def installed() -> Iterator[Kernels]:
             sys.modules.pop(name, None)
             if module is not None:
                 sys.modules[name] = module
+        cuda.missing.cache_clear()
         cupy_gpu.forget()
         TABLES.pop("cupy", None)
         if table is not None:
