@@ -52,12 +52,16 @@ def _spd(x: Any) -> Any:
     """Positive definite: x x^T + 1."""
     if isinstance(x, np.ndarray):
         return x @ np.swapaxes(x, -1, -2) + np.eye(x.shape[-1])
-    return matmul(x, x.mT) + eye(x.shape[-1], dtype=x.dtype)
+    return matmul(x, x.mT) + eye(x.shape[-1], dtype=x.dtype, device=x.device)
 
 
 def _regular(x: Any) -> Any:
     """With eigenvalues around 5."""
-    one = np.eye(x.shape[-1]) if isinstance(x, np.ndarray) else eye(x.shape[-1], dtype=x.dtype)
+    one = (
+        np.eye(x.shape[-1])
+        if isinstance(x, np.ndarray)
+        else eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    )
     return x + one * 5
 
 
@@ -120,7 +124,7 @@ def _row(
     """
 
     def theirs(torch_: Any, x: Any, *args: Any) -> Any:
-        one = torch_.eye(x.shape[-1], dtype=x.dtype)
+        one = torch_.eye(x.shape[-1], dtype=x.dtype, device=x.device)
         return torch(torch_)(x @ x.mT + one if make is _spd else x + one * 5, *args)
 
     return Case(name, lambda x, *args: function(make(x), *args),
@@ -138,7 +142,7 @@ def _by_factor(b: Any, x: Any, upper: bool) -> Any:
 
 
 def _by_factor_torch(torch: Any, b: Any, x: Any, upper: bool) -> Any:
-    spd = x @ x.mT + torch.eye(x.shape[-1], dtype=x.dtype)
+    spd = x @ x.mT + torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
     factor = torch.linalg.cholesky(spd)
     return torch.cholesky_solve(b, factor.mT if upper else factor, upper)
 
