@@ -22,6 +22,8 @@ class Adam(Optimizer):
     arXiv:1904.09237 (amsgrad); Loshchilov and Hutter, arXiv:1711.05101 (decoupled decay).
     """
 
+    _capturable = True
+
     def __init__(
         self,
         params: Iterable[Any],

@@ -14,6 +14,7 @@ import numpy as np
 
 import minidl.ops as ops
 from minidl.autograd import enable_grad
+from minidl.backends.cupy_gpu import capture
 from minidl.errors import ArgumentError, DTypeError, MinidlError, UnsupportedError
 from minidl.ops import training
 from minidl.optim.hooks import (
@@ -37,6 +38,8 @@ class Optimizer(Hooked):
 
     # What the schedules look at, to warn where they run before the first step.
     _steps_taken = 0
+    # Whether `_update` is one kernel entry, which in a graph takes the numbers of each replay.
+    _capturable = False
     # The names of state tensors whose shape is not the parameter's.
     _unlike: tuple[str, ...] = ("eta", "mu", "mu_product")
 
@@ -184,10 +187,41 @@ class Optimizer(Hooked):
             stepped = [(param, param.grad) for param in group["params"]]
             params = [param for param, grad in stepped if grad is not None]
             grads = [grad for _, grad in stepped if grad is not None]
-            if params:
+            if params and capture.capturing():
+                self._capture(group, params, grads)
+            elif params:
                 self._update(group, params, grads)
         self._steps_taken += 1
         return loss
+
+    def _capture(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+        """Put the step into the graph that is being captured.
+
+        Nothing is stepped now. Before every replay `_update` runs once more without its kernel: it
+        counts the steps, and brings the learning rate and what else the group says by then.
+        """
+        name = type(self).__name__
+        if not self._capturable:
+            raise UnsupportedError(
+                "only SGD, Adam and AdamW steps can be captured in a graph; call step() after it",
+                operator=name,
+            )
+        counts = [self.state[param]["step"] for param in params if "step" in self.state[param]]
+        before = [float(count.array) for count in counts]
+        fresh = [param for param in params if not self.state[param]]
+        self._update(group, params, grads)
+        for count, value in zip(counts, before, strict=True):
+            count.array[...] = value
+        started = [param for param in fresh if self.state[param]]
+        for param in started:
+            del self.state[param]
+        if started:
+            raise MinidlError(
+                "the first step makes the state; take it before the graph is captured",
+                operator=name,
+            )
+        current: Any = capture.recording()
+        current.at_replay(lambda: self._update(group, params, grads))
 
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         """Step `params`, whose gradients are `grads`, by the options of `group`."""

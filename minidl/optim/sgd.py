@@ -18,6 +18,8 @@ class SGD(Optimizer):
     a whole group either way. Source of the Nesterov form: Sutskever et al., ICML 2013.
     """
 
+    _capturable = True
+
     def __init__(
         self,
         params: Iterable[Any],

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from minidl.backends.cupy_gpu.capture import refuse_capture
+
 __all__ = ["host", "refuse"]
 
 # (0-d bool array, the error if it is True), in the order noted; of all threads
@@ -19,6 +21,7 @@ def host(x: Any) -> np.ndarray:
     """The elements as a NumPy array, after all work so far; raises what `refuse` noted."""
     if isinstance(x, np.ndarray | np.generic):
         return np.asarray(x)
+    refuse_capture("a read of values", "leave it out of the graph's block")
     values = x.get()
     raise_refused()
     return values
@@ -47,3 +50,18 @@ def raise_refused() -> None:
     for flag, error in noted:
         if flag.get():
             raise error
+
+
+def take_noted() -> list[tuple[Any, Exception]]:
+    """What was noted and not looked at: a graph that was captured keeps it for its replays."""
+    with _lock:
+        noted = _noted.copy()
+        _noted.clear()
+    return noted
+
+
+def note_again(noted: list[tuple[Any, Exception]]) -> None:
+    """Note what `take_noted` gave, once: a replay has written the flags anew."""
+    with _lock:
+        known = {id(flag) for flag, _ in _noted}
+        _noted.extend(each for each in noted if id(each[0]) not in known)

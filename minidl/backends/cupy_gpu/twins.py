@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from minidl.backends import reference
+from minidl.backends.cupy_gpu.raw import gemm
 from minidl.backends.cupy_gpu.xp import Lazy, cp
 
 _SPECIFICATION = reference.__name__
@@ -28,6 +29,8 @@ class Names(Lazy):
     def vecdot(x: Any, y: Any, out: Any = None) -> Any:
         """The products of rows."""
         return cp.sum(x * y, axis=-1, out=out)
+
+    matmul = staticmethod(gemm.matmul)
 
 
 def entries(replacements: Sequence[types.ModuleType]) -> dict[str, Callable[..., Any]]:

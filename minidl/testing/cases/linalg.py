@@ -57,12 +57,9 @@ def _spd(x: Any) -> Any:
 
 def _regular(x: Any) -> Any:
     """With eigenvalues around 5."""
-    one = (
-        np.eye(x.shape[-1])
-        if isinstance(x, np.ndarray)
-        else eye(x.shape[-1], dtype=x.dtype, device=x.device)
-    )
-    return x + one * 5
+    if isinstance(x, np.ndarray):
+        return x + np.eye(x.shape[-1]) * 5
+    return x + eye(x.shape[-1], dtype=x.dtype, device=x.device) * 5
 
 
 def _turned(x: Any) -> Any:
@@ -124,7 +121,7 @@ def _row(
     """
 
     def theirs(torch_: Any, x: Any, *args: Any) -> Any:
-        one = torch_.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+        one = torch_.eye(x.shape[-1], dtype=x.dtype)
         return torch(torch_)(x @ x.mT + one if make is _spd else x + one * 5, *args)
 
     return Case(name, lambda x, *args: function(make(x), *args),
