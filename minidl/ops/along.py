@@ -12,7 +12,6 @@ from minidl.dtypes import BOOL, FLOAT
 from minidl.errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, UnsupportedError
 from minidl.ops.compare import eq
 from minidl.ops.convert import cast
-from minidl.ops.creation import zeros
 from minidl.ops.index import (
     getitem,
     getitem_back,
@@ -23,6 +22,7 @@ from minidl.ops.index import (
     put,
     store,
     values_for,
+    zeros_beside,
 )
 from minidl.ops.method import check_tensor, method
 from minidl.ops.select import where
@@ -127,9 +127,9 @@ def gather(k: Any, input: Array, dim: int, index: Index) -> Any:
 @gather.gradient
 def _(g: Tensor, dim: int, index: Any, input_shape: tuple[int, ...]) -> Any:
     if len(input_shape) == g.ndim:
-        return scatter_add(zeros(input_shape, dtype=g.dtype, device=g.device), dim, index, g)
+        return scatter_add(zeros_beside(g, input_shape), dim, index, g)
     # one of them has no axis
-    target = zeros(input_shape or (1,), dtype=g.dtype, device=g.device)
+    target = zeros_beside(g, input_shape or (1,))
     return reshape(scatter_add(target, dim, reshape(index, -1), reshape(g, -1)), input_shape)
 
 
@@ -376,7 +376,7 @@ def index_select(k: Any, input: Array, dim: int, index: Index) -> Any:
 
 @index_select.gradient
 def _(g: Tensor, dim: int, index: Any, input_shape: tuple[int, ...]) -> Any:
-    return index_add(zeros(input_shape, dtype=g.dtype, device=g.device), dim, index, g)
+    return index_add(zeros_beside(g, input_shape), dim, index, g)
 
 
 @method("index_add")

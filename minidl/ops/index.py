@@ -10,7 +10,6 @@ from minidl.autograd.op import Array, constant, explain, op, writable, write
 from minidl.backends import kernels_for, local
 from minidl.errors import DTypeError, OutOfRangeError, ShapeError, UnsupportedError
 from minidl.ops.convert import cast, number_for
-from minidl.ops.creation import zeros
 from minidl.ops.method import method
 from minidl.ops.views import axis, reshape
 from minidl.tensor import Tensor
@@ -222,6 +221,11 @@ def _(g: Tensor, index: tuple) -> Any:
     return _index(g, index)
 
 
+def zeros_beside(g: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Zeros of `shape` with the dtype of a gradient, on its device."""
+    return constant(kernels_for(g.array).zeros(shape, g.array.dtype))
+
+
 index_at = _index  # where an argument has that name
 
 
@@ -269,7 +273,7 @@ def _index_put(k: Any, input: Array, values: Array, index: tuple) -> Any:
 @_index_put.gradient
 def _(g: Tensor, index: tuple, needs: Any) -> Any:
     return (
-        put(g, zeros((), dtype=g.dtype, device=g.device), index) if needs[0] else None,
+        put(g, zeros_beside(g, ()), index) if needs[0] else None,
         _index(g, index) if needs[1] else None,
     )
 
