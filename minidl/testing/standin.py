@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends import cupy_gpu, local
+from minidl.backends import cuda, cupy_gpu, local
 from minidl.backends.table import TABLES, Kernels
 
 NAMES = Path(__file__).parents[2] / "tests" / "cupy_names.txt"
@@ -312,6 +312,8 @@ def modules() -> dict[str, types.ModuleType]:
     strides = Module("cupy.lib.stride_tricks", np.lib.stride_tricks, {})
     lib.stride_tricks = strides  # type: ignore[attr-defined]
     cupy.lib = lib  # type: ignore[attr-defined]
+    runtime = types.SimpleNamespace(getDevice=lambda: 0, getDeviceCount=lambda: 1)
+    cupy.cuda = types.SimpleNamespace(runtime=runtime)  # type: ignore[attr-defined]
     rsqrt = Ufunc("cupyx.rsqrt", lambda x, out=None: np.reciprocal(np.sqrt(x), out=out))
     cupyx = Module(
         "cupyx",
@@ -339,8 +341,9 @@ def installed() -> Iterator[Kernels]:
     """Run the block with the stand-in for CuPy and, in this thread, its kernel table."""
     stand = modules()
     before = {name: sys.modules.get(name) for name in stand}
-    table, active = TABLES.get("cupy"), local.state.cuda
+    table, active, missing = TABLES.get("cupy"), local.state.cuda, cuda.missing
     try:
+        cuda.missing = lambda: None  # type: ignore[assignment]
         sys.modules.update(stand)
         cupy_gpu.forget()
         kernels = Kernels("cuda", cupy_gpu.module(), [cupy_gpu.layer()])
@@ -357,3 +360,4 @@ def installed() -> Iterator[Kernels]:
         if table is not None:
             TABLES["cupy"] = table
         local.state.cuda = active
+        cuda.missing = missing
