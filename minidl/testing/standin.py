@@ -273,6 +273,12 @@ def _where(condition: Any, x: Any = None, y: Any = None) -> Any:
     return _wrapped(np.where(condition._array, _operand(x), _operand(y)))
 
 
+def _broadcast_arrays(*xs: Any) -> list[ndarray]:
+    # NumPy's own warns whoever asks whether its results can be written
+    shape = np.broadcast_shapes(*(x.shape for x in xs))
+    return [_wrapped(np.broadcast_to(_plain(x), shape)) for x in xs]
+
+
 def _copyto(target: Any, source: Any, casting: Any = "same_kind", where: Any = None) -> None:
     mask = True if where is None else _plain(where)
     np.copyto(target._array, _operand(source), casting=casting, where=mask)
@@ -326,7 +332,13 @@ def modules() -> dict[str, types.ModuleType]:
 
     constructors = (np.array, np.asarray, np.asanyarray, np.ascontiguousarray)
     own = {f.__name__: _array(f) for f in constructors}
-    own.update(ndarray=ndarray, asnumpy=_asnumpy, where=_where, copyto=_copyto)
+    own.update(
+        ndarray=ndarray,
+        asnumpy=_asnumpy,
+        where=_where,
+        copyto=_copyto,
+        broadcast_arrays=_broadcast_arrays,
+    )
     cupy = Module("cupy", np, own)
     cupy.__version__ = "14.2.0"  # type: ignore[attr-defined]
     cupy.__spec__ = ModuleSpec("cupy", None)
@@ -336,6 +348,8 @@ def modules() -> dict[str, types.ModuleType]:
     strides = Module("cupy.lib.stride_tricks", np.lib.stride_tricks, {})
     lib.stride_tricks = strides  # type: ignore[attr-defined]
     cupy.lib = lib  # type: ignore[attr-defined]
+    runtime = types.SimpleNamespace(getDevice=lambda: 0, getDeviceCount=lambda: 1)
+    cupy.cuda = types.SimpleNamespace(runtime=runtime)  # type: ignore[attr-defined]
     rsqrt = Ufunc("cupyx.rsqrt", lambda x, out=None: np.reciprocal(np.sqrt(x), out=out))
     cupyx = Module(
         "cupyx",
