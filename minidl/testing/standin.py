@@ -258,7 +258,7 @@ def _around(index: ndarray, length: int) -> np.ndarray:
 
 
 _BINARY = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift"
-_HOST = "float int bool index complex array array_ufunc array_function array_interface dlpack"
+_HOST = "float int bool index complex array array_ufunc array_function dlpack"
 for _name in _BINARY.split():
     _function = getattr(operator, f"__{_name}__")
     setattr(ndarray, f"__{_name}__", _binary(_name, _function, False))
