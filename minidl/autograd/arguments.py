@@ -129,13 +129,14 @@ def placed(op: Any, operands: Sequence[Any], arrays: Sequence[Any]) -> list[Any]
     """
     table = _table(arrays)
     found = list(arrays)
+    kinds = [kind for kind in op.kinds.values() if kind != "attribute"]
     for i, (x, array) in enumerate(zip(operands, arrays, strict=True)):
         if table.device == "cpu" or type(array) is not np.ndarray:
             continue
         if not array.ndim and not (type(x) is Tensor and x.requires_grad):
             # as an argument of a kernel: nothing is copied, so that it may be captured in a graph
             found[i] = table.full((), array[()], array.dtype)
-        elif not op.sequence and op.kinds[list(op.kinds)[i]] == "index":
+        elif not op.sequence and kinds[i] == "index":
             found[i] = table.asarray(array)
         else:
             where = ", ".join(str(device_of(a)) for a in arrays if type(a) in ARRAY_TYPES)

@@ -12,7 +12,6 @@ from minidl.dtypes import BOOL, FLOAT
 from minidl.errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, UnsupportedError
 from minidl.ops.compare import eq
 from minidl.ops.convert import cast
-from minidl.ops.creation import zeros
 from minidl.ops.index import (
     getitem,
     getitem_back,
@@ -23,6 +22,7 @@ from minidl.ops.index import (
     put,
     store,
     values_for,
+    zeros_beside,
 )
 from minidl.ops.method import check_tensor, method
 from minidl.ops.select import where
@@ -127,9 +127,9 @@ def gather(k: Any, input: Array, dim: int, index: Index) -> Any:
 @gather.gradient
 def _(g: Tensor, dim: int, index: Any, input_shape: tuple[int, ...]) -> Any:
     if len(input_shape) == g.ndim:
-        return scatter_add(zeros(input_shape, dtype=g.dtype, device=g.device), dim, index, g)
+        return scatter_add(zeros_beside(g, input_shape), dim, index, g)
     # one of them has no axis
-    target = zeros(input_shape or (1,), dtype=g.dtype, device=g.device)
+    target = zeros_beside(g, input_shape or (1,))
     return reshape(scatter_add(target, dim, reshape(index, -1), reshape(g, -1)), input_shape)
 
 
@@ -376,7 +376,7 @@ def index_select(k: Any, input: Array, dim: int, index: Index) -> Any:
 
 @index_select.gradient
 def _(g: Tensor, dim: int, index: Any, input_shape: tuple[int, ...]) -> Any:
-    return index_add(zeros(input_shape, dtype=g.dtype, device=g.device), dim, index, g)
+    return index_add(zeros_beside(g, input_shape), dim, index, g)
 
 
 @method("index_add")
@@ -511,17 +511,18 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
 # ---------------------------------------------------------------- by a mask
 
 
-def _scattered(input: Tensor, mask: Any, source: Any, name: str) -> tuple[Tensor, Tensor]:
-    """A mask of `input`'s shape and the elements of `source` that go there."""
+def _scattered(input: Tensor, mask: Any, source: Any, name: str) -> tuple[Tensor, tuple, Tensor]:
+    """Target with axes, index of where `mask` holds there, and the elements of `source` for it."""
     if type(mask) is not Tensor or mask.dtype.kind != BOOL:
         raise DTypeError("mask must be a bool Tensor", operator=name)
-    mask = expand(mask, input.shape)
-    source, k = match_dtype(input, source, name), kernels_for(mask.array)
-    count = int(k.host(k.asarray(k.count_nonzero(mask.array))))
+    target = input if input.ndim else reshape(input, (1,))
+    held = expand(mask, target.shape).array
+    source, index = match_dtype(input, source, name), placed_index(target, (held,))
+    count = np.count_nonzero(held) if isinstance(held, np.ndarray) else len(index[0])
     if source.numel() < count:
         got = f"{source.shape}, {count} places"
         raise ShapeError("source has fewer elements than there are places", operator=name, got=got)
-    return mask, getitem(flatten(source), (slice(count), Ellipsis))
+    return target, index, getitem(flatten(source), (slice(count), Ellipsis))
 
 
 @method("masked_scatter")
@@ -533,13 +534,12 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     check_tensor("masked_scatter", "input", input)
     check_tensor("masked_scatter", "mask", mask)
     wide = broadcast_shapes(input.shape, mask.shape)
-    target = expand(input, wide)
-    mask, values = _scattered(target, mask, source, "masked_scatter")
-    return put(target, values, kept_index((mask.array,), input, source))
+    target, index, values = _scattered(expand(input, wide), mask, source, "masked_scatter")
+    return reshape(put(target, values, kept_index(index, input, source)), wide)
 
 
 @method("masked_scatter_")
 def masked_scatter_(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     """In-place form of `masked_scatter`."""
-    mask, values = _scattered(input, mask, source, "masked_scatter_")
-    return store("masked_scatter_", input, (mask.array,), values)
+    store("masked_scatter_", *_scattered(input, mask, source, "masked_scatter_"))
+    return input

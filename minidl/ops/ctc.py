@@ -181,7 +181,8 @@ def ctc_loss(
     if zero_infinity:
         losses = where(eq(losses, np.inf), 0.0, losses)
     if reduction == "mean":
-        return mean(losses / constant(np.maximum(lengths, 1).astype(losses.array.dtype)))
+        sizes = np.maximum(lengths, 1).astype(losses.array.dtype)
+        return mean(losses / constant(kernels_for(losses.array).asarray(sizes)))
     if reduction == "sum":
         return sum(losses)
     return reshape(losses, ()) if single else losses

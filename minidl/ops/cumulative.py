@@ -10,7 +10,7 @@ from minidl.autograd.op import Array, constant, op
 from minidl.backends import kernels_for
 from minidl.ops.along import scatter_add
 from minidl.ops.convert import cast
-from minidl.ops.creation import zeros
+from minidl.ops.index import zeros_beside
 from minidl.ops.method import in_place_methods, method
 from minidl.ops.reduce import Chosen, axes, axis, kept, sum
 from minidl.ops.select import where
@@ -166,7 +166,7 @@ def _cumbest(k: Any, input: Array, dim: int, largest: bool) -> Any:
 
 @_cumbest.gradient
 def _(g: Any, indices: Tensor, input_shape: tuple[int, ...], dim: int) -> Any:
-    return scatter_add(zeros(input_shape, dtype=g[0].dtype, device=g[0].device), dim, indices, g[0])
+    return scatter_add(zeros_beside(g[0], input_shape), dim, indices, g[0])
 
 
 @method("cummax")

@@ -10,7 +10,6 @@ from minidl.autograd.op import Array, constant, explain, op, writable, write
 from minidl.backends import kernels_for, local
 from minidl.errors import DTypeError, OutOfRangeError, ShapeError, UnsupportedError
 from minidl.ops.convert import cast, number_for
-from minidl.ops.creation import zeros
 from minidl.ops.method import method
 from minidl.ops.views import axis, reshape
 from minidl.tensor import Tensor
@@ -93,31 +92,44 @@ def _is_array(part: Any) -> bool:
     return hasattr(part, "ndim")
 
 
-def placed_index(input: Tensor, index: tuple) -> tuple:
-    """The index with its arrays where `input` is; there nothing else says that they are in range.
+def _is_mask(part: Any) -> bool:
+    return _is_array(part) and part.dtype.kind == "b"
 
-    On a GPU places out of range wrap around; the error is noted.
+
+def placed_index(input: Tensor, index: tuple) -> tuple:
+    """The index with its arrays where `input` is.
+
+    On a GPU, where nobody else does: masks become the positions where they hold, which waits for
+    their number, and positions are checked. Those out of range wrap around; the error is noted.
     """
     if type(input.array) is np.ndarray:
         return index
     k: Any = kernels_for(input.array)
-    index = tuple([k.asarray(p) if _is_array(p) else p for p in index])
-    axes = sum([p.ndim if _is_array(p) and p.dtype.kind == "b" else 1
-                for p in index if p is not None and p is not Ellipsis])  # fmt: skip
-    axis = 0
+    taken = [p.ndim if _is_mask(p) else 1 for p in index if p is not None and p is not Ellipsis]
+    parts, axis = [], 0
     for part in index:
         if part is Ellipsis:
-            axis += input.ndim - axes
-        elif _is_array(part) and part.dtype.kind == "b":
+            axis += input.ndim - sum(taken)
+        elif _is_mask(part):
+            if not part.ndim:
+                raise UnsupportedError("[index_put] masks need axes on a GPU; reshape both to (1,)")
+            for i, n in enumerate(part.shape, axis):
+                if input.shape[i : i + 1] != (n,):
+                    rule = f"a mask must have the shape of the axes from {axis} on"
+                    raise OutOfRangeError(rule, operator="getitem",
+                                          got=f"{part.shape} of {input.shape}")  # fmt: skip
+            parts += k.nonzero(k.asarray(part))
             axis += part.ndim
+            continue
         elif _is_array(part) and axis < input.ndim:
-            size = input.shape[axis]
+            part, size = k.asarray(part), input.shape[axis]
             rule = f"an index is out of bounds for axis {axis} with size {size}"
             k.refuse(k.logical_or(part < -size, part >= size), OutOfRangeError(rule))
             axis += 1
         elif part is not None:
             axis += 1
-    return index
+        parts.append(part)
+    return tuple(parts)
 
 
 def _parsed(index: Any) -> tuple[tuple, bool]:
@@ -137,7 +149,8 @@ def _resolved(input: Tensor, index: tuple) -> tuple[Tensor, tuple]:
 
     PyTorch applies integers first; to NumPy they are index arrays too, which moves axes.
     """
-    if not any(type(part) is int for part in index):
+    on_gpu = type(input.array) is not np.ndarray
+    if not any(type(p) is int or (on_gpu and _is_mask(p) and not p.ndim) for p in index):
         return input, index
     basic, rest = [], []
     for part in index:
@@ -208,6 +221,11 @@ def _(g: Tensor, index: tuple) -> Any:
     return _index(g, index)
 
 
+def zeros_beside(g: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Zeros of `shape` with the dtype of a gradient, on its device."""
+    return constant(kernels_for(g.array).zeros(shape, g.array.dtype))
+
+
 index_at = _index  # where an argument has that name
 
 
@@ -255,7 +273,7 @@ def _index_put(k: Any, input: Array, values: Array, index: tuple) -> Any:
 @_index_put.gradient
 def _(g: Tensor, index: tuple, needs: Any) -> Any:
     return (
-        put(g, zeros((), dtype=g.dtype, device=g.device), index) if needs[0] else None,
+        put(g, zeros_beside(g, ()), index) if needs[0] else None,
         _index(g, index) if needs[1] else None,
     )
 
@@ -356,8 +374,9 @@ def index_put(input: Tensor, indices: Any, values: Tensor, accumulate: bool = Fa
     indices: tuple of integer or bool tensors (None: the whole axis); values: broadcastable to
     input[indices], of its dtype.
     """
-    index = placed_index(input, _put_index(indices, "index_put"))
+    index = _put_index(indices, "index_put")
     _check_put(input, index, values, "index_put")
+    index = placed_index(input, index)
     values = values_for(input, values, "index_put")
     return (_index_put_add if accumulate else put)(input, values, kept_index(index, input, values))
 
@@ -369,8 +388,9 @@ def index_put_(input: Tensor, indices: Any, values: Tensor, accumulate: bool = F
         recording = writable("index_put_", input)
         write("index_put_", input, index_put(input, indices, values, True), recording)
         return input
-    index = placed_index(input, _put_index(indices, "index_put_"))
+    index = _put_index(indices, "index_put_")
     _check_put(input, index, values, "index_put_")
+    index = placed_index(input, index)
     return store("index_put_", input, index, values_for(input, values, "index_put_"))
 
 

@@ -111,10 +111,15 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     return _where(mask, _value_like("masked_fill", input, value), input)
 
 
+def _places(k: Any, mask: Array) -> Any:
+    """An index of where `mask` holds; on a GPU its positions, whose number is waited for."""
+    return mask if k.device == "cpu" else k.nonzero(mask)
+
+
 @op(promote=None)
 def _masked_select(k: Any, input: Array, mask: Index) -> Any:
-    shape = np.broadcast_shapes(input.shape, mask.shape)
-    return k.broadcast_to(input, shape)[k.broadcast_to(mask, shape)]
+    shape = np.broadcast_shapes(input.shape, mask.shape) or (1,)
+    return k.broadcast_to(input, shape)[_places(k, k.broadcast_to(mask, shape))]
 
 
 @_masked_select.gradient
@@ -124,9 +129,9 @@ def _(g: Tensor, input_shape: tuple[int, ...], mask: Tensor) -> Any:
 
 @op(promote=None)
 def _masked_put(k: Any, input: Array, mask: Index, shape: tuple[int, ...]) -> Any:
-    out = k.zeros(shape, input.dtype)
-    out[k.broadcast_to(mask, shape)] = input
-    return out
+    out = k.zeros(shape or (1,), input.dtype)
+    out[_places(k, k.broadcast_to(mask, out.shape))] = input
+    return out.reshape(shape)
 
 
 @_masked_put.gradient

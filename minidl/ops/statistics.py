@@ -284,7 +284,7 @@ def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Ten
         raise ArgumentError("bins must be positive", operator="histc", got=str(bins))
     x, k = input.array.reshape(-1), kernels_for(input.array)
     low, high = _range("histc", x, min, max, 1)
-    inside = x[(x >= low) & (x <= high)].astype(np.float64)
+    inside = x[k.nonzero((x >= low) & (x <= high))].astype(np.float64)
     places = k.minimum(((inside - low) / (high - low) * bins).astype(np.int64), bins - 1)
     return constant(k.bincount(places, minlength=bins).astype(input.array.dtype))
 

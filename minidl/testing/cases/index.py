@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidl.dtypes import FLOATS, DType, bool_, float32, float64, int64, uint8
-from minidl.ops import along, index
+from minidl.ops import along, creation, index
 from minidl.testing.case import Case, Sample, sample
 
 MOVED = (*FLOATS, int64, uint8, bool_)
@@ -117,6 +117,11 @@ class _Fixed:
 
 def _raw(parts: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(p.array if isinstance(p, _Fixed) else p for p in parts)
+
+
+def _index_back(g: Any, parts: tuple[Any, ...], shape: tuple[int, ...]) -> Any:
+    whole = creation.zeros(shape, dtype=g.dtype, device=g.device)
+    return index._index_back(g, index.placed_index(whole, _raw(parts)), shape)
 
 
 def _added(g: np.ndarray, parts: tuple[Any, ...], shape: tuple[int, ...]) -> np.ndarray:
@@ -472,7 +477,7 @@ CASES = [
          torch=lambda torch, x, parts: x[parts], operators=("index",)),
     Case("getitem gradient", index.getitem_back, lambda g, parts, shape: _added(g, parts, shape),
          _basic_back_inputs, torch=None, operators=("getitem_back",)),
-    Case("index gradient", lambda g, parts, shape: index._index_back(g, _raw(parts), shape),
+    Case("index gradient", _index_back,
          _added, _back_inputs, torch=None, operators=("index_back",)),
     Case("setitem", _set_items, _set_oracle, _set_inputs, operators=("index_put", "getitem"),
          torch=lambda torch, x, *assignments: _set_items(x, *assignments)),

@@ -121,7 +121,7 @@ def _row(
     """
 
     def theirs(torch_: Any, x: Any, *args: Any) -> Any:
-        one = torch_.eye(x.shape[-1], dtype=x.dtype)
+        one = torch_.eye(x.shape[-1], dtype=x.dtype, device=x.device)
         return torch(torch_)(x @ x.mT + one if make is _spd else x + one * 5, *args)
 
     return Case(name, lambda x, *args: function(make(x), *args),
