@@ -116,17 +116,25 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ctypes.CDLL
     return found
 
 
+def started(
+    libraries: dict[str, ctypes.CDLL],
+    source: launch.Source,
+    name: str,
+    blocks: int,
+    record: np.ndarray,
+) -> None:
+    """Run the kernel `name` on the CPU."""
+    if blocks:
+        where = next(key for key, text in SOURCES.items() if text == source.text)
+        function = getattr(libraries[where], f"launch_{name}")
+        function(blocks, launch.THREADS, ctypes.c_void_p(record.ctypes.data))
+
+
 @pytest.fixture(autouse=True)
 def emulated(libraries: dict[str, ctypes.CDLL], monkeypatch: pytest.MonkeyPatch):
     """Kernels start on the CPU, and arrays are NumPy's."""
 
-    def start(source: launch.Source, name: str, blocks: int, record: np.ndarray) -> None:
-        if blocks:
-            where = next(key for key, text in SOURCES.items() if text == source.text)
-            function = getattr(libraries[where], f"launch_{name}")
-            function(blocks, launch.THREADS, ctypes.c_void_p(record.ctypes.data))
-
-    monkeypatch.setattr(launch.Source, "start", start)
+    monkeypatch.setattr(launch.Source, "start", lambda *args: started(libraries, *args))
     for module in (gemm, random, optim):
         monkeypatch.setattr(module, "cp", CUPY)
 

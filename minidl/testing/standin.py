@@ -312,6 +312,8 @@ def modules() -> dict[str, types.ModuleType]:
     own.update(ndarray=ndarray, asnumpy=_asnumpy, where=_where, copyto=_copyto)
     cupy = Module("cupy", np, own)
     cupy.linalg = Module("cupy.linalg", np.linalg, {})  # type: ignore[attr-defined]
+    runtime = types.SimpleNamespace(getDevice=lambda: 0, getDeviceCount=lambda: 1)
+    cupy.cuda = types.SimpleNamespace(runtime=runtime)  # type: ignore[attr-defined]
     rsqrt = Ufunc("cupyx.rsqrt", lambda x, out=None: np.reciprocal(np.sqrt(x), out=out))
     cupyx = Module(
         "cupyx",
