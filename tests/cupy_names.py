@@ -21,7 +21,7 @@ from typing import Any
 
 FILE = Path(__file__).with_name("cupy_names.txt")
 _NO_NAMES = (types.ModuleType, __future__._Feature)
-MODULES = ("cupy", "cupy.linalg", "cupyx", "cupyx.scipy.special")
+MODULES = ("cupy", "cupy.linalg", "cupy.lib.stride_tricks", "cupyx", "cupyx.scipy.special")
 
 
 def arguments(thing: Any) -> str:

@@ -276,10 +276,6 @@ def _copyto(target: Any, source: Any, casting: Any = "same_kind", where: Any = N
     np.copyto(target._array, _operand(source), casting=casting, where=mask)
 
 
-def _as_strided(x: ndarray, shape: Any = None, strides: Any = None) -> ndarray:
-    return ndarray(np.lib.stride_tricks.as_strided(x._array, shape, strides))
-
-
 class Module(types.ModuleType):
     """One of CuPy's modules: its own names here, NumPy's or SciPy's for the others it has."""
 
@@ -314,6 +310,10 @@ def modules() -> dict[str, types.ModuleType]:
     cupy.linalg = Module("cupy.linalg", np.linalg, {})  # type: ignore[attr-defined]
     runtime = types.SimpleNamespace(getDevice=lambda: 0, getDeviceCount=lambda: 1)
     cupy.cuda = types.SimpleNamespace(runtime=runtime)  # type: ignore[attr-defined]
+    lib = types.ModuleType("cupy.lib")
+    strides = Module("cupy.lib.stride_tricks", np.lib.stride_tricks, {})
+    lib.stride_tricks = strides  # type: ignore[attr-defined]
+    cupy.lib = lib  # type: ignore[attr-defined]
     rsqrt = Ufunc("cupyx.rsqrt", lambda x, out=None: np.reciprocal(np.sqrt(x), out=out))
     cupyx = Module(
         "cupyx",
@@ -325,13 +325,11 @@ def modules() -> dict[str, types.ModuleType]:
         },
     )
     special = Module("cupyx.scipy.special", scipy.special, {})
-    strides = types.ModuleType("cupy.lib.stride_tricks")
-    strides.as_strided = _as_strided  # type: ignore[attr-defined]
     return {
-        "cupy.lib": types.ModuleType("cupy.lib"),
-        "cupy.lib.stride_tricks": strides,
         "cupy": cupy,
         "cupy.linalg": cupy.linalg,
+        "cupy.lib": lib,
+        "cupy.lib.stride_tricks": strides,
         "cupyx": cupyx,
         "cupyx.scipy": types.ModuleType("cupyx.scipy"),
         "cupyx.scipy.special": special,

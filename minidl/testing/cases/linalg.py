@@ -52,13 +52,14 @@ def _spd(x: Any) -> Any:
     """Positive definite: x x^T + 1."""
     if isinstance(x, np.ndarray):
         return x @ np.swapaxes(x, -1, -2) + np.eye(x.shape[-1])
-    return matmul(x, x.mT) + eye(x.shape[-1], dtype=x.dtype)
+    return matmul(x, x.mT) + eye(x.shape[-1], dtype=x.dtype, device=x.device)
 
 
 def _regular(x: Any) -> Any:
     """With eigenvalues around 5."""
-    one = np.eye(x.shape[-1]) if isinstance(x, np.ndarray) else eye(x.shape[-1], dtype=x.dtype)
-    return x + one * 5
+    if isinstance(x, np.ndarray):
+        return x + np.eye(x.shape[-1]) * 5
+    return x + eye(x.shape[-1], dtype=x.dtype, device=x.device) * 5
 
 
 def _turned(x: Any) -> Any:
@@ -138,7 +139,7 @@ def _by_factor(b: Any, x: Any, upper: bool) -> Any:
 
 
 def _by_factor_torch(torch: Any, b: Any, x: Any, upper: bool) -> Any:
-    spd = x @ x.mT + torch.eye(x.shape[-1], dtype=x.dtype)
+    spd = x @ x.mT + torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
     factor = torch.linalg.cholesky(spd)
     return torch.cholesky_solve(b, factor.mT if upper else factor, upper)
 
