@@ -22,6 +22,7 @@ from minidl.backends.cupy_gpu import capture
 from minidl.backends.cupy_gpu.raw import gemm, launch, optim, random
 
 SOURCES = {"gemm": gemm.SOURCE, "random": random.SOURCE, "optim": optim.SOURCE}
+SOURCES["norm"] = optim.NORM
 SHIM = r"""
 #include <cmath>
 #include <pthread.h>
@@ -87,6 +88,7 @@ CUPY = SimpleNamespace(
     asarray=lambda x: x,
     rint=np.rint,
     sum=np.sum,
+    sqrt=np.sqrt,
     expand_dims=np.expand_dims,
     broadcast_to=lambda x, shape: np.broadcast_to(x, shape, subok=True),
     ascontiguousarray=lambda x: np.ascontiguousarray(x).view(Array),
@@ -296,6 +298,18 @@ def test_adam(dtype: Any, strided: bool, changed: dict, decoupled: bool, amsgrad
     for a, b in zip(plain, found, strict=True):
         for x, y in zip(a, b, strict=True):
             np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("strided", [False, True])
+def test_norm(dtype: Any, strided: bool):
+    shapes = [(3,), (), (0,), (4096,), (4097,), (5, 1700)] * 20  # more than one launch takes
+    rng = np.random.default_rng(0)
+    plain = [[rng.standard_normal(s).astype(dtype) for s in shapes]]
+    (grads,) = copies(plain, strided)
+    wanted = reference.grad_norm(plain[0], 2.0)
+    np.testing.assert_allclose(optim.grad_norm(grads, 2.0), wanted, 1e-12)
+    np.testing.assert_array_equal(optim.grad_norm(grads[2:3], 2.0), 0)
 
 
 def test_a_parameter_that_is_given_twice_steps_twice():
