@@ -12,7 +12,7 @@ from minidl.autograd import enable_grad
 from minidl.dtypes import DType, float32, float64
 from minidl.ops import linalg as ops
 from minidl.ops.arrange import cat
-from minidl.ops.creation import eye
+from minidl.ops.creation import eye, tensor
 from minidl.ops.matmul import matmul
 from minidl.testing.case import Case, Sample, sample
 from minidl.testing.draws import alike
@@ -96,7 +96,7 @@ def _spread(x: Any) -> Any:
     """Symmetric with eigenvalues apart."""
     steps = np.diag(8.0 * np.arange(x.shape[-1]))
     if not isinstance(x, np.ndarray):
-        steps = type(x)(steps.astype(x.array.dtype))
+        steps = tensor(steps, dtype=x.dtype, device=x.device)
     return x + _turned(x) + steps
 
 
@@ -121,7 +121,7 @@ def _row(
     """
 
     def theirs(torch_: Any, x: Any, *args: Any) -> Any:
-        one = torch_.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+        one = torch_.eye(x.shape[-1], dtype=x.dtype)
         return torch(torch_)(x @ x.mT + one if make is _spd else x + one * 5, *args)
 
     return Case(name, lambda x, *args: function(make(x), *args),
