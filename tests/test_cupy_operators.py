@@ -20,9 +20,9 @@ EXAMPLES = 12  # of a row; the CPU's tables draw more
 
 @pytest.fixture(scope="module", autouse=True)
 def table():
-    with contextlib.nullcontext() if minidl.cuda.is_available() else standin.installed():
-        with on(Target("cupy")):
-            yield
+    there = contextlib.nullcontext() if minidl.cuda.is_available() else standin.installed()
+    with there, on(Target("cupy")):
+        yield
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd.op import Array, constant, in_place, op, writable, write
-from minidl.backends import ARRAY_TYPES, host, moved
+from minidl.backends import ARRAY_TYPES, cuda, host, moved
 from minidl.dtypes import (
     BOOL,
     FLOAT,
@@ -119,6 +119,7 @@ def _restored(state: Tensor) -> Generator:
 
 default_generator = Generator()
 default_generator.seed()  # runs differ until `manual_seed` is called, as in PyTorch
+cuda.register_generator(default_generator)  # its numbers are fresh in every replay of a graph
 
 
 def manual_seed(seed: int) -> Generator:

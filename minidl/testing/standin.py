@@ -15,12 +15,14 @@ import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minidl.backends import cupy_gpu, local
+from minidl.backends import cuda, cupy_gpu, local
+from minidl.backends.reference.special import lgamma
 from minidl.backends.table import TABLES, Kernels
 
 NAMES = Path(__file__).parents[2] / "tests" / "cupy_names.txt"
@@ -271,6 +273,12 @@ def _where(condition: Any, x: Any = None, y: Any = None) -> Any:
     return _wrapped(np.where(condition._array, _operand(x), _operand(y)))
 
 
+def _broadcast_arrays(*xs: Any) -> list[ndarray]:
+    # NumPy's own warns whoever asks whether its results can be written
+    shape = np.broadcast_shapes(*(x.shape for x in xs))
+    return [_wrapped(np.broadcast_to(_plain(x), shape)) for x in xs]
+
+
 def _copyto(target: Any, source: Any, casting: Any = "same_kind", where: Any = None) -> None:
     mask = True if where is None else _plain(where)
     np.copyto(target._array, _operand(source), casting=casting, where=mask)
@@ -298,6 +306,25 @@ def _is_function(value: Any) -> bool:
     return callable(value) and not isinstance(value, type)
 
 
+class _Device:
+    """The one GPU there is."""
+
+    def __init__(self, id: int = 0) -> None:
+        self.id = id
+
+    def use(self) -> None:
+        """It is in use."""
+
+    def synchronize(self) -> None:
+        """All work is done when it is asked for."""
+
+
+def _one_gpu() -> types.SimpleNamespace:
+    """Of `cupy.cuda` what says that there is one GPU, which is the current one."""
+    runtime = types.SimpleNamespace(getDevice=lambda: 0, getDeviceCount=lambda: 1)
+    return types.SimpleNamespace(runtime=runtime, Device=_Device)
+
+
 def modules() -> dict[str, types.ModuleType]:
     """`sys.modules` with the stand-in: "cupy" and "cupyx", and what belongs to them."""
     # the oracle of CuPy's special functions; an extra of the tests
@@ -305,13 +332,26 @@ def modules() -> dict[str, types.ModuleType]:
 
     constructors = (np.array, np.asarray, np.asanyarray, np.ascontiguousarray)
     own = {f.__name__: _array(f) for f in constructors}
-    own.update(ndarray=ndarray, asnumpy=_asnumpy, where=_where, copyto=_copyto)
+    own.update(
+        ndarray=ndarray,
+        asnumpy=_asnumpy,
+        where=_where,
+        copyto=_copyto,
+        broadcast_arrays=_broadcast_arrays,
+    )
     cupy = Module("cupy", np, own)
+    cupy.__version__ = "14.2.0"  # type: ignore[attr-defined]
+    cupy.__spec__ = ModuleSpec("cupy", None)
+    cupy.cuda = _one_gpu()  # type: ignore[attr-defined]
     cupy.linalg = Module("cupy.linalg", np.linalg, {})  # type: ignore[attr-defined]
+    runtime = types.SimpleNamespace(getDevice=lambda: 0, getDeviceCount=lambda: 1)
+    cupy.cuda = types.SimpleNamespace(runtime=runtime)  # type: ignore[attr-defined]
     lib = types.ModuleType("cupy.lib")
     strides = Module("cupy.lib.stride_tricks", np.lib.stride_tricks, {})
     lib.stride_tricks = strides  # type: ignore[attr-defined]
     cupy.lib = lib  # type: ignore[attr-defined]
+    runtime = types.SimpleNamespace(getDevice=lambda: 0, getDeviceCount=lambda: 1)
+    cupy.cuda = types.SimpleNamespace(runtime=runtime)  # type: ignore[attr-defined]
     rsqrt = Ufunc("cupyx.rsqrt", lambda x, out=None: np.reciprocal(np.sqrt(x), out=out))
     cupyx = Module(
         "cupyx",
@@ -322,7 +362,9 @@ def modules() -> dict[str, types.ModuleType]:
             "scatter_add": lambda x, places, values: x.scatter_add(places, values),
         },
     )
-    special = Module("cupyx.scipy.special", scipy.special, {})
+    # SciPy's own gives infinity for denormal numbers
+    gammaln = Ufunc("cupyx.scipy.special.gammaln", lambda x, out=None: lgamma(x))
+    special = Module("cupyx.scipy.special", scipy.special, {"gammaln": gammaln})
     return {
         "cupy": cupy,
         "cupy.linalg": cupy.linalg,
@@ -342,6 +384,7 @@ def installed() -> Iterator[Kernels]:
     table, active = TABLES.get("cupy"), local.state.cuda
     try:
         sys.modules.update(stand)
+        cuda.missing.cache_clear()
         cupy_gpu.forget()
         kernels = Kernels("cuda", cupy_gpu.module(), [cupy_gpu.layer()])
         TABLES["cupy"] = kernels
@@ -352,6 +395,7 @@ def installed() -> Iterator[Kernels]:
             sys.modules.pop(name, None)
             if module is not None:
                 sys.modules[name] = module
+        cuda.missing.cache_clear()
         cupy_gpu.forget()
         TABLES.pop("cupy", None)
         if table is not None:

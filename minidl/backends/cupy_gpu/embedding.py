@@ -8,7 +8,7 @@ import numpy as np
 
 from minidl.backends.cupy_gpu.xp import cp
 
-__all__ = ["add_at"]
+__all__ = ["_places", "add_at"]
 
 _ATOMIC = frozenset("fdiILQ")  # float32, float64, int32, unsigned integers of 32 and 64 bits
 
@@ -29,3 +29,11 @@ def add_at(target: Any, positions: Any, values: Any) -> None:
         sums = target.astype(wide)
         cp.add.at(sums, positions, values.astype(wide))
         target[...] = sums.astype(dtype)
+
+
+def _places(item: Any) -> tuple[Any, ...]:
+    """An index item; a mask as positions, which have to be counted: it waits for the GPU."""
+    if isinstance(item, np.ndarray):
+        item = cp.asarray(item)
+    mask = isinstance(item, cp.ndarray) and item.ndim and item.dtype == np.bool_
+    return cp.nonzero(item) if mask else (item,)

@@ -179,7 +179,8 @@ CASES = [
           _integers, _ranged, "randint", dtypes=(int64, uint8)),
     _none("randint_like", lambda x, seed: randint_like(x, 3, 9, generator=stream(seed)),
           lambda x, seed: _integers(3, 9, x.shape, seed), _like, "randint", dtypes=(int64, uint8)),
-    _none("randperm", lambda n, seed: randperm(n, generator=stream(seed), device=device()), _permuted,
+    _none("randperm", lambda n, seed: randperm(n, generator=stream(seed), device=device()),
+          _permuted,
           lambda d, dtype: sample(d.integer(0, 20), drawn_seed(d)), "randperm", dtypes=(int64,)),
     _none("normal", lambda mean, std, seed: normal(mean, std, generator=stream(seed)),
           lambda mean, std, seed: mean + std * _normals(
