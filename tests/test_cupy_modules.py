@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import minidl
+import minidl.nn.utils.prune
 from minidl import distributions as D, func, nn, optim  # noqa: N812
 from minidl.nn import functional as F  # noqa: N812
 from minidl.testing import standin

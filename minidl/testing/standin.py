@@ -25,7 +25,7 @@ from minidl.backends import cuda, cupy_gpu, local
 from minidl.backends.reference.special import lgamma
 from minidl.backends.table import TABLES, Kernels
 
-NAMES = Path(__file__).parents[2] / "tests" / "cupy_names.txt"
+NAMES = Path(__file__).with_name("cupy_names.txt")
 
 
 class Synchronised(AssertionError):
