@@ -22,6 +22,7 @@ from minidl.backends.cupy_gpu import capture
 from minidl.backends.cupy_gpu.raw import gemm, launch, optim, random
 
 SOURCES = {"gemm": gemm.SOURCE, "random": random.SOURCE, "optim": optim.SOURCE}
+SOURCES["norm"] = optim.NORM
 SHIM = r"""
 #include <cmath>
 #include <pthread.h>
@@ -87,6 +88,7 @@ CUPY = SimpleNamespace(
     asarray=lambda x: x,
     rint=np.rint,
     sum=np.sum,
+    sqrt=np.sqrt,
     expand_dims=np.expand_dims,
     broadcast_to=lambda x, shape: np.broadcast_to(x, shape, subok=True),
     ascontiguousarray=lambda x: np.ascontiguousarray(x).view(Array),
@@ -116,17 +118,25 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ctypes.CDLL
     return found
 
 
+def started(
+    libraries: dict[str, ctypes.CDLL],
+    source: launch.Source,
+    name: str,
+    blocks: int,
+    record: np.ndarray,
+) -> None:
+    """Run the kernel `name` on the CPU."""
+    if blocks:
+        where = next(key for key, text in SOURCES.items() if text == source.text)
+        function = getattr(libraries[where], f"launch_{name}")
+        function(blocks, launch.THREADS, ctypes.c_void_p(record.ctypes.data))
+
+
 @pytest.fixture(autouse=True)
 def emulated(libraries: dict[str, ctypes.CDLL], monkeypatch: pytest.MonkeyPatch):
     """Kernels start on the CPU, and arrays are NumPy's."""
 
-    def start(source: launch.Source, name: str, blocks: int, record: np.ndarray) -> None:
-        if blocks:
-            where = next(key for key, text in SOURCES.items() if text == source.text)
-            function = getattr(libraries[where], f"launch_{name}")
-            function(blocks, launch.THREADS, ctypes.c_void_p(record.ctypes.data))
-
-    monkeypatch.setattr(launch.Source, "start", start)
+    monkeypatch.setattr(launch.Source, "start", lambda *args: started(libraries, *args))
     for module in (gemm, random, optim):
         monkeypatch.setattr(module, "cp", CUPY)
 
@@ -288,6 +298,18 @@ def test_adam(dtype: Any, strided: bool, changed: dict, decoupled: bool, amsgrad
     for a, b in zip(plain, found, strict=True):
         for x, y in zip(a, b, strict=True):
             np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("strided", [False, True])
+def test_norm(dtype: Any, strided: bool):
+    shapes = [(3,), (), (0,), (4096,), (4097,), (5, 1700)] * 20  # more than one launch takes
+    rng = np.random.default_rng(0)
+    plain = [[rng.standard_normal(s).astype(dtype) for s in shapes]]
+    (grads,) = copies(plain, strided)
+    wanted = reference.grad_norm(plain[0], 2.0)
+    np.testing.assert_allclose(optim.grad_norm(grads, 2.0), wanted, 1e-12)
+    np.testing.assert_array_equal(optim.grad_norm(grads[2:3], 2.0), 0)
 
 
 def test_a_parameter_that_is_given_twice_steps_twice():

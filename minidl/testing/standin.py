@@ -25,7 +25,7 @@ from minidl.backends import cuda, cupy_gpu, local
 from minidl.backends.reference.special import lgamma
 from minidl.backends.table import TABLES, Kernels
 
-NAMES = Path(__file__).parents[2] / "tests" / "cupy_names.txt"
+NAMES = Path(__file__).with_name("cupy_names.txt")
 
 
 class Synchronised(AssertionError):
@@ -311,6 +311,11 @@ def _broadcast_arrays(*xs: Any) -> list[ndarray]:
     return [_wrapped(np.broadcast_to(_plain(x), shape)) for x in xs]
 
 
+def _take(x: ndarray, indices: Any, axis: Any = None, out: Any = None) -> ndarray:
+    # as CuPy: an index outside counts modulo the size
+    return _wrapped(np.take(x._array, _plain(indices), axis, mode="wrap"))
+
+
 def _copyto(target: Any, source: Any, casting: Any = "same_kind", where: Any = None) -> None:
     mask = True if where is None else _plain(where)
     np.copyto(target._array, _operand(source), casting=casting, where=mask)
@@ -378,6 +383,8 @@ def modules() -> dict[str, types.ModuleType]:
     cupy.__spec__ = ModuleSpec("cupy", None)
     cupy.cuda = _one_gpu()  # type: ignore[attr-defined]
     cupy.linalg = Module("cupy.linalg", np.linalg, {})  # type: ignore[attr-defined]
+    runtime = types.SimpleNamespace(getDevice=lambda: 0, getDeviceCount=lambda: 1)
+    cupy.cuda = types.SimpleNamespace(runtime=runtime)  # type: ignore[attr-defined]
     lib = types.ModuleType("cupy.lib")
     strides = Module("cupy.lib.stride_tricks", np.lib.stride_tricks, {})
     lib.stride_tricks = strides  # type: ignore[attr-defined]

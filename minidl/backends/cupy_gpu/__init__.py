@@ -15,6 +15,7 @@ from minidl.backends.cupy_gpu import (
     extrema,
     host as host_file,
     linalg,
+    optim,
     random,
     reduce,
     special,
@@ -36,12 +37,11 @@ _REPLACEMENTS = (
     extrema,
     host_file,
     linalg,
+    optim,
     random,
     reduce,
     special,
 )
-
-
 _IN_CUDA = (raw_optim, raw_random)  # after the others: the last of a name is taken
 
 

@@ -36,7 +36,9 @@ class Names(Lazy):
 def entries(replacements: Sequence[types.ModuleType]) -> dict[str, Callable[..., Any]]:
     """The entries of the specification over CuPy, with the replacements in their places."""
     names = Names("cupy")
-    instead = {module.__name__.rpartition(".")[2]: module for module in replacements}
+    instead: dict[str, list[types.ModuleType]] = {}
+    for module in replacements:
+        instead.setdefault(module.__name__.rpartition(".")[2], []).append(module)
     twins: dict[str, types.ModuleType] = {}
 
     def importing(
@@ -55,7 +57,7 @@ def entries(replacements: Sequence[types.ModuleType]) -> dict[str, Callable[...,
             space = vars(found)
             space["__builtins__"] = {**vars(builtins), "__import__": importing}
             exec(_code(name), space)
-            if replacement := instead.get(own):
+            for replacement in instead.get(own, []):
                 for each in replacement.__all__:
                     if each not in space:
                         raise AttributeError(f"{name} has no {each} to replace")

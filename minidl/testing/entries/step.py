@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from minidl.dtypes import HALVES, DType, float32
 from minidl.testing.case import Sample, sample
 from minidl.testing.entries.draws import array, shape
 from minidl.testing.entry import Entry, entry
+from minidl.testing.targets import host
 
 
 def _own(d: Any, shape: Any, dtype: DType, low: float = -3, extreme: bool = False) -> np.ndarray:
@@ -93,10 +95,20 @@ def _updates(wants: list[Any], params: Any, grads: Any, averages: Any, *_: Any, 
     return [*moved, *terms, *[0.0] * len(wants)][: max(count, len(wants))]
 
 
+def _read(norm: Callable[..., Any]) -> Callable[..., float]:
+    """On a GPU it is a 0-d array, so that nothing waits for it."""
+
+    def read(*args: Any) -> float:
+        value = norm(*args)
+        return value if type(value) is float else float(host(value))
+
+    return read
+
+
 ROWS: tuple[Entry, ...] = (
     entry("sgd_step", _sgd, half="always", writes=(0, 2), floor=_updates),
     entry("adam_step", _adam, half="always", writes=(0, 2, 3, 4), floor=_updates),
     # accumulated in float64 whatever the dtype: the result is a Python float
-    entry("grad_norm", _norm, half="always"),
+    entry("grad_norm", _norm, half="always", through=_read),
     entry("grad_scale", _scale, half="always", writes=(0,)),
 )

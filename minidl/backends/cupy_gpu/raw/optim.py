@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from minidl.backends.cupy_gpu import optim
 from minidl.backends.cupy_gpu.capture import recording, refreshing
 from minidl.backends.cupy_gpu.raw.launch import THREADS, Source
 from minidl.backends.cupy_gpu.xp import cp
 
-__all__ = ["adam_step", "sgd_step"]
+__all__ = ["adam_step", "grad_norm", "sgd_step"]
 
 _MOST = 24  # parameters per launch: their addresses must fit into the arguments of a kernel
 _BLOCK = 4 * THREADS  # elements that a block steps
@@ -256,3 +257,73 @@ def _working(array: Any, dtype: np.dtype, put_back: list[Callable[[], None]], wr
 
     put_back.append(back)  # also keeps a copy that is only read until the kernel is started
     return copy
+
+
+# ---------------------------------------------------------------- the norm of all gradients
+
+_NORMED = 4096  # elements whose squares one block adds up
+_GRADS = 96  # per launch
+
+NORM = r"""
+typedef long long i64;
+
+struct Squares {
+    double* out;           // one sum per block
+    const void* grad[96];
+    i64 size[96];
+    i64 start[97];         // the first block of each gradient
+    i64 grads;
+};
+
+template <typename T>
+__device__ void squares(const Squares& p) {
+    __shared__ double sums[256];
+    int at = 0;
+    while (at + 1 < p.grads && blockIdx.x >= p.start[at + 1]) ++at;
+    const T* grad = (const T*)p.grad[at];
+    const i64 begin = ((i64)blockIdx.x - p.start[at]) * 4096;
+    double sum = 0;
+    for (int part = 0; part < 16; ++part) {
+        const i64 i = begin + part * 256 + threadIdx.x;
+        if (i < p.size[at]) sum += (double)grad[i] * (double)grad[i];
+    }
+    sums[threadIdx.x] = sum;
+    __syncthreads();
+    for (int half = 128; half; half /= 2) {
+        if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
+        __syncthreads();
+    }
+    if (threadIdx.x == 0) p.out[blockIdx.x] = sums[0];
+}
+
+extern "C" __global__ void squares_float(const __grid_constant__ Squares p) { squares<float>(p); }
+"""
+_norm_source = Source(
+    NORM,
+    [("out", "<u8"), ("grad", "<u8", (_GRADS,)), ("size", "<i8", (_GRADS,))]
+    + [("start", "<i8", (_GRADS + 1,)), ("grads", "<i8")],
+)
+
+
+def grad_norm(grads: Sequence[Any], norm_type: float) -> Any:
+    """See the specification; a 0-d float64 array. The Euclidean norm takes three kernels."""
+    if norm_type != 2 or not grads or any(g.dtype == np.float64 for g in grads):
+        return optim.grad_norm(grads, norm_type)
+    keep: list[Callable[[], None]] = []  # copies, until their kernel is started
+    flat = [_working(g, np.dtype(np.float32), keep, False) for g in grads if g.size]
+    sums = cp.empty((sum(-(-g.size // _NORMED) for g in flat),), np.float64)
+    done = 0
+    for begin in range(0, len(flat), _GRADS):
+        part = flat[begin : begin + _GRADS]
+        record = _norm_source.record()
+        row = record[0]
+        row["out"], row["grads"] = sums.data.ptr + 8 * done, len(part)
+        blocks = 0
+        for place, grad in enumerate(part):
+            row["grad"][place], row["size"][place] = grad.data.ptr, grad.size
+            row["start"][place] = blocks
+            blocks += -(-grad.size // _NORMED)
+        row["start"][len(part)] = blocks
+        _norm_source.start("squares_float", blocks, record)
+        done += blocks
+    return cp.sqrt(cp.sum(sums))

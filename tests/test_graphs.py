@@ -1,0 +1,237 @@
+"""What is fresh in every replay of a graph, without a GPU.
+
+Arrays are the stand-in's, and kernels are the CUDA source compiled as C++. While a graph is
+captured they are put into a list instead of run, and a replay runs the list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from test_cuda_source import libraries as libraries, started
+
+import minidl
+from minidl import nn, optim
+from minidl.backends import use_backend
+from minidl.backends.cupy_gpu import capture
+from minidl.backends.cupy_gpu.host import note_again, take_noted
+from minidl.backends.cupy_gpu.raw import launch
+from minidl.errors import DeviceError, MinidlError, UnsupportedError
+from minidl.testing import standin
+
+
+class Graph:
+    """What `cuda.CUDAGraph` does, in terms of the list."""
+
+    def __init__(self) -> None:
+        self.launches: list[Callable[[], None]] = []
+
+    def __enter__(self) -> Graph:
+        self.recording = capture.Recording()
+        self.recording.begin()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.recording.end()
+        self.checks = take_noted()
+
+    def replay(self) -> None:
+        self.recording.refresh()
+        for run in self.launches:
+            run()
+
+
+@pytest.fixture
+def graph(libraries: dict, monkeypatch: pytest.MonkeyPatch) -> Iterator[Graph]:
+    pytest.importorskip("scipy")
+    made, modules = Graph(), standin.modules
+
+    def start(source: launch.Source, name: str, blocks: int, record: np.ndarray) -> None:
+        args = source, name, blocks, record.copy()
+        if capture.capturing():
+            made.launches.append(lambda: started(libraries, *args))
+        else:
+            started(libraries, *args)
+
+    def put(grid: tuple, block: tuple, args: tuple) -> None:
+        address, words, count = args
+        target = made.recording.words
+        first = (int(address) - target.data.ptr) // 8
+        target.set(np.concatenate([target.get()[:first], words["at"][0][:count],
+                                   target.get()[first + count :]]))  # fmt: skip
+
+    def compiling() -> dict:
+        found = modules()
+        found["cupy"].RawKernel = object  # type: ignore[attr-defined]
+        return found
+
+    monkeypatch.setattr(launch.Source, "start", start)
+    monkeypatch.setattr(capture, "_load", lambda: put)
+    monkeypatch.setattr(standin, "modules", compiling)
+    with standin.installed():
+        yield made
+
+
+def model(device: str) -> nn.Module:
+    minidl.manual_seed(3)
+    return nn.Linear(5, 4).to(device)
+
+
+def gradients(module: nn.Module, step: int) -> None:
+    """Gradients that depend on the step, written where the graph reads them."""
+    for i, parameter in enumerate(module.parameters()):
+        rng = np.random.default_rng((step, i))
+        values = minidl.tensor(rng.standard_normal(parameter.shape).astype("f4"))
+        if parameter.grad is None:
+            parameter.grad = values.to(parameter.device)
+        else:
+            parameter.grad.copy_(values)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda ps: optim.SGD(ps, lr=0.1),
+        lambda ps: optim.SGD(ps, lr=0.1, momentum=0.9, nesterov=True),
+        lambda ps: optim.Adam(ps, lr=0.1, weight_decay=0.1),
+        lambda ps: optim.AdamW(ps, lr=0.1, amsgrad=True),
+        lambda ps: optim.AdamW([{"params": [p], "lr": 0.1 * (i + 1)} for i, p in enumerate(ps)]),
+    ],
+)
+def test_replayed_steps_are_those_of_the_optimiser(graph: Graph, make: Callable):
+    here, there = model("cpu"), model("cuda")
+    optimizers = [make(list(m.parameters())) for m in (here, there)]
+    schedules = [optim.lr_scheduler.ExponentialLR(each, 0.7) for each in optimizers]
+    for module, optimizer, schedule in zip((here, there), optimizers, schedules, strict=True):
+        gradients(module, 0)
+        with use_backend("reference"):
+            optimizer.step()
+        schedule.step()
+    before = [p.tolist() for p in there.parameters()]
+    with graph:
+        optimizers[1].step()
+    assert [p.tolist() for p in there.parameters()] == before
+    for step in range(1, 6):
+        gradients(here, step)
+        gradients(there, step)
+        with use_backend("reference"):
+            optimizers[0].step()
+        graph.replay()
+        for schedule in schedules:
+            schedule.step()
+        for p, q in zip(here.parameters(), there.parameters(), strict=True):
+            assert q.tolist() == p.tolist()
+    own, twin = (list(each.state.values()) for each in optimizers)
+    assert [s["step"].item() for s in twin if "step" in s] == [6 for s in own if "step" in s]
+
+
+def test_the_first_step_is_taken_before(graph: Graph):
+    module = model("cuda")
+    gradients(module, 0)
+    optimizer = optim.Adam(module.parameters())
+    with pytest.raises(MinidlError, match="before the graph is captured"), graph:
+        optimizer.step()
+    optimizer.step()
+    assert {s["step"].item() for s in optimizer.state.values()} == {1}
+
+
+def test_other_optimisers_are_refused(graph: Graph):
+    module = model("cuda")
+    gradients(module, 0)
+    with pytest.raises(UnsupportedError, match=r"\[RMSprop\] only SGD, Adam"), graph:
+        optim.RMSprop(module.parameters()).step()
+
+
+def test_another_optimiser_than_was_captured(graph: Graph):
+    module = model("cuda")
+    gradients(module, 0)
+    optimizer = optim.SGD(module.parameters())
+    with graph:
+        optimizer.step()
+    graph.recording.at_replay(lambda: graph.recording.slots([1.0]))
+    with pytest.raises(DeviceError, match="capture the graph again"):
+        graph.replay()
+    assert not capture.refreshing() and not capture.capturing()
+
+
+def test_random_numbers_are_fresh_and_those_of_the_generator(graph: Graph):
+    x = minidl.ones(1001, device="cuda")
+    minidl.manual_seed(5)
+    eager = [nn.functional.dropout(x, 0.4).tolist() for _ in range(4)]
+    minidl.manual_seed(5)
+    with graph:
+        y = nn.functional.dropout(x, 0.4)
+    for wanted in eager[:3]:
+        graph.replay()
+        assert y.tolist() == wanted
+    assert nn.functional.dropout(x, 0.4).tolist() == eager[3]
+    minidl.manual_seed(5)  # after a replay, too
+    for wanted in eager[:2]:
+        graph.replay()
+        assert y.tolist() == wanted
+
+
+def test_two_draws_and_draws_between_replays(graph: Graph):
+    minidl.manual_seed(6)
+    eager = [(minidl.rand(5).tolist(), minidl.rand(3).tolist()) for _ in range(4)]
+    minidl.manual_seed(6)
+    with graph:
+        pair = minidl.rand(5, device="cuda"), minidl.rand(3, device="cuda")
+    for i in (0, 1):
+        graph.replay()
+        assert tuple(each.tolist() for each in pair) == eager[i]
+    assert (minidl.rand(5).tolist(), minidl.rand(3).tolist()) == eager[2]
+    graph.replay()
+    assert tuple(each.tolist() for each in pair) == eager[3]
+
+
+def test_a_seed_of_the_operating_system_is_taken_over(graph: Graph):
+    with graph:
+        y = minidl.rand(7, device="cuda")
+    minidl.manual_seed(1)
+    graph.replay()
+    found = y.tolist()
+    minidl.manual_seed(1)
+    assert found == minidl.rand(7).tolist()
+
+
+def test_generators_that_no_replay_could_refresh(graph: Graph):
+    own = minidl.Generator().manual_seed(8)
+    minidl.manual_seed(9)
+    with graph:
+        with pytest.raises(UnsupportedError, match="default generator"):
+            minidl.rand(3, device="cuda", generator=own)
+        minidl.manual_seed(10)
+        with pytest.raises(UnsupportedError, match="default generator"):
+            minidl.rand(3, device="cuda")
+
+
+def test_reads_are_refused(graph: Graph):
+    x = minidl.ones(3, device="cuda")
+    with graph:
+        for read in (x.tolist, x.sum().item, lambda: bool(x.sum() > 0)):
+            with pytest.raises(UnsupportedError, match="cannot be captured"):
+                read()
+    assert x.sum().item() == 3
+
+
+def test_checks_belong_to_the_replays(graph: Graph):
+    x = minidl.tensor([0.5, 3.5], device="cuda")
+    with graph:
+        minidl.bernoulli(x)
+    assert graph.checks
+    assert x.sum().item() == 4  # what was captured has not run: nothing is told yet
+    note_again(graph.checks)
+    note_again(graph.checks)
+    with pytest.raises(minidl.ArgumentError, match="probabilities"):
+        x.sum().item()
+    assert x.sum().item() == 4
+
+
+def test_one_capture_at_a_time(graph: Graph):
+    with graph, pytest.raises(DeviceError, match="captures a graph already"):
+        capture.Recording().begin()
+    assert not capture.capturing()
