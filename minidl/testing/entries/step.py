@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from minidl.dtypes import HALVES, DType, float32
 from minidl.testing.case import Sample, sample
 from minidl.testing.entries.draws import array, shape
 from minidl.testing.entry import Entry, entry
+from minidl.testing.targets import host
 
 
 def _own(d: Any, shape: Any, dtype: DType, low: float = -3, extreme: bool = False) -> np.ndarray:
@@ -82,6 +84,16 @@ def _scale(d: Any, dtype: DType) -> Sample:
     return sample([_own(d, s, dtype) for s in _tensors(d)], d.choice([0.3, 2.0, 0.0]))
 
 
+def _number(norm: Callable[..., Any]) -> Callable[..., float]:
+    """The entry with a Python float for its result; on a GPU that is a 0-d array."""
+
+    def number(*args: Any) -> float:
+        found = norm(*args)
+        return found if isinstance(found, float) else float(host(found))
+
+    return number
+
+
 def _updates(wants: list[Any], params: Any, grads: Any, averages: Any, *_: Any, **__: Any) -> Any:
     """4 ULP of the update plus 1 of the parameter; of an average, of the terms that make it."""
     count = len(params)
@@ -97,6 +109,6 @@ ROWS: tuple[Entry, ...] = (
     entry("sgd_step", _sgd, half="always", writes=(0, 2), floor=_updates),
     entry("adam_step", _adam, half="always", writes=(0, 2, 3, 4), floor=_updates),
     # accumulated in float64 whatever the dtype: the result is a Python float
-    entry("grad_norm", _norm, half="always"),
+    entry("grad_norm", _norm, half="always", through=_number),
     entry("grad_scale", _scale, half="always", writes=(0,)),
 )
