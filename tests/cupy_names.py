@@ -1,6 +1,6 @@
 """The public names of CuPy that the stand-in for it has, with the arguments they take.
 
-    python tests/cupy_names.py           writes tests/cupy_names.txt
+    python tests/cupy_names.py           writes minidl/testing/cupy_names.txt
     python tests/cupy_names.py --check   says what is different, and fails, if anything is
 
 Runs where CuPy is installed; no GPU is needed. A line is a name, and in parentheses the names of
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-FILE = Path(__file__).with_name("cupy_names.txt")
+FILE = Path(__file__).parents[1] / "minidl" / "testing" / "cupy_names.txt"
 _NO_NAMES = (types.ModuleType, __future__._Feature)
 MODULES = ("cupy", "cupy.linalg", "cupy.lib.stride_tricks", "cupyx", "cupyx.scipy.special")
 

@@ -78,20 +78,31 @@ def test_integers_and_indices(gpu):
     assert x[minidl.tensor([1], device="cuda")].tolist() == [[3, 4, 5]]
 
 
-def test_created_there(gpu):
-    for made in (
-        minidl.zeros(2, 3, device="cuda"), minidl.ones(2, device="cuda"), minidl.empty(2, device="cuda"),
-        minidl.full((2,), 7, device="cuda"), minidl.eye(3, device="cuda"), minidl.arange(3, device="cuda"),
-        minidl.linspace(0, 1, 5, device="cuda"), minidl.rand(3, device="cuda"), minidl.randn(3, device="cuda"),
-        minidl.randint(0, 5, (3,), device="cuda"), minidl.randperm(5, device="cuda"),
-        minidl.tril_indices(3, 3, device="cuda"), minidl.as_tensor([1.0], device="cuda"),
-        minidl.normal(0.0, 1.0, (3,), device="cuda"),
-    ):  # fmt: skip
-        assert made.is_cuda
-        for like in (minidl.zeros_like(made), minidl.rand_like(made, dtype=minidl.float32),
-                     made.new_zeros(2), made.new_tensor([1]), made.clone(), made.detach()):  # fmt: skip
-            assert like.is_cuda
-        assert not minidl.zeros_like(made, device="cpu").is_cuda
+MAKERS = {
+    "zeros": lambda **o: minidl.zeros(2, 3, **o),
+    "ones": lambda **o: minidl.ones(2, **o),
+    "empty": lambda **o: minidl.empty(2, **o),
+    "full": lambda **o: minidl.full((2,), 7, **o),
+    "eye": lambda **o: minidl.eye(3, **o),
+    "arange": lambda **o: minidl.arange(3, **o),
+    "linspace": lambda **o: minidl.linspace(0, 1, 5, **o),
+    "rand": lambda **o: minidl.rand(3, **o),
+    "randn": lambda **o: minidl.randn(3, **o),
+    "randint": lambda **o: minidl.randint(0, 5, (3,), **o),
+    "randperm": lambda **o: minidl.randperm(5, **o),
+    "tril_indices": lambda **o: minidl.tril_indices(3, 3, **o),
+    "as_tensor": lambda **o: minidl.as_tensor([1.0], **o),
+    "normal": lambda **o: minidl.normal(0.0, 1.0, (3,), **o),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_created_there(gpu, name):
+    made = MAKERS[name](device="cuda")
+    likes = [minidl.zeros_like(made), minidl.rand_like(made, dtype=minidl.float32)]
+    likes += [made.new_zeros(2), made.new_tensor([1]), made.clone(), made.detach()]
+    assert all(x.is_cuda for x in (made, *likes))
+    assert not minidl.zeros_like(made, device="cpu").is_cuda
 
 
 def test_random_numbers_are_the_same(gpu):

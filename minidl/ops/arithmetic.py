@@ -166,8 +166,10 @@ def _divisible(k: Any, input: Array, other: Array) -> str:
     kind = (input if hasattr(input, "dtype") else other).dtype.kind
     if kind == "b":
         raise DTypeError("not for bool tensors")
-    if kind in "iu":
+    if kind in "iu" and k.device != "cpu":
         k.refuse(k.eq(other, 0), ArgumentError("integer division by zero"))
+    elif kind in "iu" and not other.all():
+        raise ArgumentError("integer division by zero")
     return kind
 
 

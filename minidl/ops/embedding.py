@@ -112,9 +112,10 @@ def one_hot(k: Any, tensor: Array, num_classes: int = -1) -> Any:
         rule = f"indices must be >= 0 and < num_classes={num_classes}"
         k.refuse(outside, OutOfRangeError(rule))
         return k.asarray(k.eq(tensor[..., None], k.arange(num_classes)), np.int64)
-    tensor_ends = (tensor.min(), tensor.max()) if tensor.size else (0, -1)
-    least, most = (int(k.host(end)) for end in tensor_ends)
-    count = most + 1 if num_classes == -1 else num_classes
+    least, most = (tensor.min(), tensor.max()) if tensor.size else (0, -1)
+    if k.device != "cpu" and tensor.size:
+        least, most = k.host(least), k.host(most)
+    count = int(most) + 1 if num_classes == -1 else num_classes
     if least < 0 or most >= count:
         raise OutOfRangeError(
             f"indices must be >= 0 and < num_classes={num_classes}", got=f"{least} to {most}"
@@ -208,7 +209,10 @@ def embedding_bag(
     )
     if mode == "sum":
         return out
-    counts = k.index_add(k.zeros(len(lengths), np.float64), 0, bag, kept.astype(np.float64), 1)
+    if padding_idx is None:
+        counts = k.asarray(lengths)
+    else:
+        counts = k.index_add(k.zeros(len(lengths), np.int64), 0, bag, kept.astype(np.int64), 1)
     return out / constant(k.maximum(counts, 1)[:, None].astype(rows.array.dtype))
 
 

@@ -149,9 +149,10 @@ def _resolved(input: Tensor, index: tuple) -> tuple[Tensor, tuple]:
 
     PyTorch applies integers first; to NumPy they are index arrays too, which moves axes.
     """
-    on_gpu = type(input.array) is not np.ndarray
-    if not any(type(p) is int or (on_gpu and _is_mask(p) and not p.ndim) for p in index):
-        return input, index
+    if not any(type(part) is int for part in index):
+        on_gpu = type(input.array) is not np.ndarray
+        if not (on_gpu and any(_is_mask(part) and not part.ndim for part in index)):
+            return input, index
     basic, rest = [], []
     for part in index:
         if not _is_array(part):
@@ -399,8 +400,8 @@ def index_put_(input: Tensor, indices: Any, values: Tensor, accumulate: bool = F
 
 @op(nondiff=True, promote=None)
 def _nonzero(k: Any, input: Array) -> Any:
-    found = k.stack(k.nonzero(input if input.ndim else input.reshape(1)), 1)
-    return found if input.ndim else found[:, :0].copy()
+    found = k.array(k.nonzero(input if input.ndim else input.reshape(1))).T
+    return k.ascontiguousarray(found[:, : input.ndim])
 
 
 @method("nonzero")

@@ -480,8 +480,9 @@ def _median_of_all(k: Any, input: Array) -> Any:
         return k.full((), np.nan, input.dtype)
     ordered = k.sort(input, axis=None)  # NaN comes last
     half = (ordered.size - 1) // 2
-    last, middle = ordered[-1:], ordered[half : half + 1]
-    return k.where(k.ne(last, last), last, middle).reshape(())
+    if k.device == "cpu":
+        return ordered[-1] if ordered[-1] != ordered[-1] else ordered[half]
+    return k.where(k.isnan(ordered[-1]), ordered[-1], ordered[half])
 
 
 @_median_of_all.gradient

@@ -38,10 +38,11 @@ from minidl.testing.oracles import (
     replaced,
     sensitivity,
     tolerance,
+    without_denormals,
     worst,
 )
 from minidl.testing.strategies import Constant, layout_of, samples
-from minidl.testing.targets import host, kernels, placed
+from minidl.testing.targets import flushes, host, kernels, placed
 
 EVERY_ELEMENT = 10  # up to so many elements are differentiated one by one, more in one direction
 
@@ -258,7 +259,11 @@ def _check_ownership(
         leaf.grad = None
     backward(ys, weights, retain_graph=True)  # from the saved arrays: a write would show
     again = [leaf.grad.array for leaf in leaves if leaf.grad is not None]
-    same = all(np.array_equal(*pair, equal_nan=True) for pair in _wide(copies, again))
+    if kernels().device == "cpu":
+        same = all(np.array_equal(*pair, equal_nan=True) for pair in _wide(copies, again))
+    else:  # what meets at a place is added there in any order
+        same = all(np.allclose(*pair, rtol=1e-2, atol=1e-6, equal_nan=True)
+                   for pair in _wide(copies, again))  # fmt: skip
     _rule(same, "a second backward pass gives other gradients", case, sample)
 
 
@@ -432,6 +437,8 @@ def run(
     )
     @given(samples(case, *dtypes, purpose=check.purpose, mixed=check.mixed))
     def example(sample: Sample) -> None:
+        if flushes():
+            sample = replaced(sample, without_denormals)
         if tally is not None and name in ("forward", "mixed"):
             tally.count(case, sample)
         check.function(case, sample)

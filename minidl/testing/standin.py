@@ -25,7 +25,7 @@ from minidl.backends import cuda, cupy_gpu, local
 from minidl.backends.reference.special import lgamma
 from minidl.backends.table import TABLES, Kernels
 
-NAMES = Path(__file__).parents[2] / "tests" / "cupy_names.txt"
+NAMES = Path(__file__).with_name("cupy_names.txt")
 
 
 class Synchronised(AssertionError):
@@ -279,6 +279,11 @@ def _broadcast_arrays(*xs: Any) -> list[ndarray]:
     return [_wrapped(np.broadcast_to(_plain(x), shape)) for x in xs]
 
 
+def _take(x: ndarray, indices: Any, axis: Any = None, out: Any = None) -> ndarray:
+    # as CuPy: an index outside counts modulo the size
+    return _wrapped(np.take(x._array, _plain(indices), axis, mode="wrap"))
+
+
 def _copyto(target: Any, source: Any, casting: Any = "same_kind", where: Any = None) -> None:
     mask = True if where is None else _plain(where)
     np.copyto(target._array, _operand(source), casting=casting, where=mask)
@@ -337,6 +342,7 @@ def modules() -> dict[str, types.ModuleType]:
         asnumpy=_asnumpy,
         where=_where,
         copyto=_copyto,
+        take=_take,
         broadcast_arrays=_broadcast_arrays,
     )
     cupy = Module("cupy", np, own)

@@ -126,6 +126,14 @@ def device() -> str:
     return _device
 
 
+def flushes() -> bool:
+    """Whether float32 numbers below the smallest normal one are 0 there.
+
+    CuPy has its kernels compiled so (-ftz=true); float64 keeps them.
+    """
+    return _device != "cpu"
+
+
 def kernels() -> Kernels:
     """The table that the checks run on."""
     return backends.kernels_for(placed(np.zeros(0)))

@@ -16,6 +16,7 @@ from minidl.ops.creation import eye
 from minidl.ops.matmul import matmul
 from minidl.testing.case import Case, Sample, sample
 from minidl.testing.draws import alike
+from minidl.testing.targets import placed
 
 WIDE = (float64, float32)
 
@@ -96,7 +97,7 @@ def _spread(x: Any) -> Any:
     """Symmetric with eigenvalues apart."""
     steps = np.diag(8.0 * np.arange(x.shape[-1]))
     if not isinstance(x, np.ndarray):
-        steps = type(x)(steps.astype(x.array.dtype))
+        steps = type(x)(placed(steps.astype(x.array.dtype)))
     return x + _turned(x) + steps
 
 

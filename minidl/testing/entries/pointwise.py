@@ -88,8 +88,8 @@ def _of_result(function: Callable[[np.ndarray], np.ndarray]) -> Inputs:
 
 
 def _cast(d: Any, dtype: DType) -> Sample:
-    low = -3 if dtype.is_signed else 0
     to = d.choice(ALL)
+    low = -3 if dtype.is_signed and to.is_signed else 0
     # what float to integer gives out of range depends on the processor
     return sample(array(d, shape(d), dtype, low, 3, extreme=to.name[0] in "fb"), to.numpy)
 

@@ -84,16 +84,6 @@ def _scale(d: Any, dtype: DType) -> Sample:
     return sample([_own(d, s, dtype) for s in _tensors(d)], d.choice([0.3, 2.0, 0.0]))
 
 
-def _number(norm: Callable[..., Any]) -> Callable[..., float]:
-    """The entry with a Python float for its result; on a GPU that is a 0-d array."""
-
-    def number(*args: Any) -> float:
-        found = norm(*args)
-        return found if isinstance(found, float) else float(host(found))
-
-    return number
-
-
 def _updates(wants: list[Any], params: Any, grads: Any, averages: Any, *_: Any, **__: Any) -> Any:
     """4 ULP of the update plus 1 of the parameter; of an average, of the terms that make it."""
     count = len(params)
@@ -105,10 +95,20 @@ def _updates(wants: list[Any], params: Any, grads: Any, averages: Any, *_: Any, 
     return [*moved, *terms, *[0.0] * len(wants)][: max(count, len(wants))]
 
 
+def _read(norm: Callable[..., Any]) -> Callable[..., float]:
+    """On a GPU it is a 0-d array, so that nothing waits for it."""
+
+    def read(*args: Any) -> float:
+        value = norm(*args)
+        return value if type(value) is float else float(host(value))
+
+    return read
+
+
 ROWS: tuple[Entry, ...] = (
     entry("sgd_step", _sgd, half="always", writes=(0, 2), floor=_updates),
     entry("adam_step", _adam, half="always", writes=(0, 2, 3, 4), floor=_updates),
     # accumulated in float64 whatever the dtype: the result is a Python float
-    entry("grad_norm", _norm, half="always", through=_number),
+    entry("grad_norm", _norm, half="always", through=_read),
     entry("grad_scale", _scale, half="always", writes=(0,)),
 )
