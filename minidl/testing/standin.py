@@ -307,11 +307,6 @@ def _broadcast_arrays(*xs: Any) -> list[ndarray]:
     return [_wrapped(np.broadcast_to(_plain(x), shape)) for x in xs]
 
 
-def _take(x: ndarray, indices: Any, axis: Any = None, out: Any = None) -> ndarray:
-    # as CuPy: an index outside counts modulo the size
-    return _wrapped(np.take(x._array, _plain(indices), axis, mode="wrap"))
-
-
 def _copyto(target: Any, source: Any, casting: Any = "same_kind", where: Any = None) -> None:
     mask = True if where is None else _plain(where)
     np.copyto(target._array, _operand(source), casting=casting, where=mask)
