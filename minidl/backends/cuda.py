@@ -135,6 +135,7 @@ def synchronize(device: Any = None) -> None:
     Operators do not wait for the GPU to check values (labels in range, for example); they note
     the check, and the next read of a value or this function raises the error.
     """
+    capture.refuse_capture("waiting for the GPU", "leave it out of the graph's block")
     present().cuda.Device(device_index(device)).synchronize()
     cupy_gpu.raise_refused()
 

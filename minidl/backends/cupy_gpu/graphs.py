@@ -30,6 +30,7 @@ from typing import Any
 from minidl.backends.cupy_gpu.capture import Recording, capturing
 from minidl.backends.cupy_gpu.host import note_again, raise_refused, take_noted
 from minidl.backends.cupy_gpu.presence import present
+from minidl.backends.cupy_gpu.raw import gemm
 from minidl.backends.cupy_gpu.streams import Stream, current_stream, stream as stream_context
 from minidl.backends.cupy_gpu.xp import cp
 from minidl.errors import DeviceError
@@ -90,6 +91,7 @@ class CUDAGraph:
             raise DeviceError("the default stream cannot be captured; use cuda.graph or a Stream")
         raise_refused()
         self._recording = Recording()
+        gemm.load()
         stream.synchronize()
         self._pool = graph_pool_handle() if pool is None else pool
         self._allocator = cp.cuda.using_allocator(self._pool.malloc)
