@@ -8,6 +8,7 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -70,6 +71,39 @@ def test_sums_at_places_of_dtypes_without_atomic_additions(table: Kernels, dtype
     want = reference.index_put(x, (index,), value, True)
     assert got.dtype == dtype
     np.testing.assert_array_equal(got.get(), want)
+
+
+QUOTIENTS = [(1.0, 0.1), (-1.0, 0.1), (7.0, -2.0), (6.0, -2.0), (1e-300, -1e300), (-0.0, 1.0)]
+QUOTIENTS += [(1.0, 0.0), (-1.0, 0.0), (0.0, 0.0), (np.inf, 2.0), (-2.0, np.inf), (np.nan, 1.0)]
+
+
+@pytest.mark.parametrize("name", ["floor_divide", "remainder"])
+def test_quotients_are_rounded_once(table: Kernels, name: str):
+    x, y = np.array(QUOTIENTS).T
+    with np.errstate(all="ignore"):
+        want = getattr(np, name)(x, y)
+        got = getattr(table, name)(standin.ndarray(x), standin.ndarray(y)).get()
+        one = getattr(table, name)(standin.ndarray(x), 0.1).get()
+        np.testing.assert_array_equal(one, getattr(np, name)(x, 0.1))
+    np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(np.copysign(1, got)[want == 0], np.copysign(1, want)[want == 0])
+
+
+@pytest.mark.parametrize("bounds", [(np.nan, 1), (0.0, None), (None, 1), (0, 1), (None, np.nan)])
+def test_bounds_of_clip_may_be_nan_or_missing(table: Kernels, bounds: Any):
+    x = np.array([-1.0, 0.5, 2, np.nan])
+    got = table.clip(standin.ndarray(x), *bounds)
+    np.testing.assert_array_equal(got.get(), np.clip(x, *bounds))
+
+
+def test_choices_of_bfloat16_keep_its_bits(table: Kernels):
+    x: Any = np.arange(-2.0, 4).reshape(2, 3).astype(ml_dtypes.bfloat16)
+    here = standin.ndarray(x)
+    kept = table.where(standin.ndarray(x > 0), here, table.zeros((), x.dtype))
+    for got, want in ((kept, np.where(x > 0, x, x.dtype.type(0))), (table.tril(here), np.tril(x))):
+        assert got.dtype == x.dtype
+        np.testing.assert_array_equal(got.get().astype(float), want.astype(float))
+    assert table.triu(here).get()[1, 0] == 0
 
 
 def test_attention_in_more_blocks_than_one(monkeypatch: pytest.MonkeyPatch):

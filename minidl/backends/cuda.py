@@ -7,11 +7,8 @@ GPU `device = "cuda" if cuda.is_available() else "cpu"` costs a look at what is 
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import sys
 import threading
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +24,7 @@ from minidl.backends.cupy_gpu.graphs import (
     make_graphed_callables as make_graphed_callables,
     private_pools,
 )
+from minidl.backends.cupy_gpu.presence import missing as missing, present
 from minidl.backends.cupy_gpu.streams import (
     Event as Event,
     Stream as Stream,
@@ -38,37 +36,12 @@ from minidl.backends.cupy_gpu.streams import (
     stream as stream,
 )
 from minidl.backends.table import TABLES, Kernels
-from minidl.errors import ArgumentError, DeviceError
+from minidl.errors import ArgumentError
 
-_OLDEST = (14, 2)  # of CuPy: older ones have no bfloat16
 _lock = threading.Lock()
 
 
 # ---------------------------------------------------------------- is there one
-
-
-@cache
-def missing() -> str | None:
-    """Why tensors cannot live on a GPU here, in one line; None if they can."""
-    if "cupy" not in sys.modules and importlib.util.find_spec("cupy") is None:
-        return (
-            'CuPy is not installed: pip install "minidl[cuda13]"'
-            ' (or "minidl[cuda12]", as nvidia-smi says)'
-        )
-    try:
-        cupy: Any = importlib.import_module("cupy")
-        version = tuple(int(part) for part in cupy.__version__.split(".")[:2])
-        if version < _OLDEST:
-            wanted = ".".join(map(str, _OLDEST))
-            return f'CuPy is {cupy.__version__}, older than {wanted}: pip install "minidl[cuda13]"'
-        if not cupy.cuda.runtime.getDeviceCount():
-            return "CuPy finds no GPU"
-    except Exception as error:  # whatever CuPy, its driver or its libraries say
-        text = " ".join(str(error).split())
-        if any(known in text for known in ("InsufficientDriver", "NoDevice")):
-            return f"CuPy is installed, but finds no GPU or no fitting driver ({text})"
-        return f"CuPy does not work here: {text or type(error).__name__}"
-    return None
 
 
 def is_available() -> bool:
@@ -78,21 +51,14 @@ def is_available() -> bool:
 
 def device_count() -> int:
     """How many GPUs there are for tensors."""
-    return _cupy().cuda.runtime.getDeviceCount() if is_available() else 0
-
-
-def _cupy() -> Any:
-    """CuPy, where there is a GPU for it; DeviceError otherwise."""
-    if why := missing():
-        raise DeviceError(f"there is no device 'cuda' here: {why}")
-    return importlib.import_module("cupy")
+    return present().cuda.runtime.getDeviceCount() if is_available() else 0
 
 
 def table() -> Kernels:
     """The kernel table of the GPU, built when it is first asked for; DeviceError without one."""
     with _lock:
         if "cupy" not in TABLES:
-            cupy = _cupy()
+            cupy = present()
             TABLES["cupy"] = Kernels("cuda", cupy_gpu.module(), [cupy_gpu.layer()])
             _watch_memory(cupy)
     return TABLES["cupy"]
@@ -115,14 +81,12 @@ def describe() -> list[str] | str:
 
 def current_device() -> int:
     """Index of the GPU that "cuda" without an index means in this thread."""
-    if "cupy" not in TABLES:  # where there is a table there is CuPy, or the tests' stand-in
-        _cupy()
     return device_index(None)
 
 
 def set_device(device: Any) -> None:
     """Make a GPU the current one of this thread: an index, "cuda:1" or a `minidl.device`."""
-    _cupy().cuda.Device(device_index(device)).use()
+    present().cuda.Device(device_index(device)).use()
 
 
 @dataclass(frozen=True)
@@ -141,7 +105,7 @@ class DeviceProperties:
 
 def get_device_properties(device: Any = None) -> DeviceProperties:
     """Name, memory and size of a GPU, by default the current one."""
-    found = _cupy().cuda.runtime.getDeviceProperties(device_index(device))
+    found = present().cuda.runtime.getDeviceProperties(device_index(device))
     return DeviceProperties(
         found["name"].decode(),
         found["major"],
@@ -171,7 +135,8 @@ def synchronize(device: Any = None) -> None:
     Operators do not wait for the GPU to check values (labels in range, for example); they note
     the check, and the next read of a value or this function raises the error.
     """
-    _cupy().cuda.Device(device_index(device)).synchronize()
+    capture.refuse_capture("waiting for the GPU", "leave it out of the graph's block")
+    present().cuda.Device(device_index(device)).synchronize()
     cupy_gpu.raise_refused()
 
 
@@ -208,7 +173,7 @@ def _in_use(cupy: Any, index: int) -> int:
 
 def memory_allocated(device: Any = None) -> int:
     """Bytes that arrays hold on a GPU: CuPy's pool and those of graphs, in units of 512 bytes."""
-    return _in_use(_cupy(), device_index(device))
+    return _in_use(present(), device_index(device))
 
 
 def max_memory_allocated(device: Any = None) -> int:
@@ -219,7 +184,7 @@ def max_memory_allocated(device: Any = None) -> int:
     allocator of its own gets what is in use now.
     """
     index = device_index(device)
-    return max(_peak.get(index, 0), _in_use(_cupy(), index))
+    return max(_peak.get(index, 0), _in_use(present(), index))
 
 
 def reset_peak_memory_stats(device: Any = None) -> None:
@@ -229,7 +194,7 @@ def reset_peak_memory_stats(device: Any = None) -> None:
 
 def memory_reserved(device: Any = None) -> int:
     """Bytes that the pools took from a GPU, in use or kept for the next arrays."""
-    cupy = _cupy()
+    cupy = present()
     with cupy.cuda.Device(device_index(device)):
         pools = [cupy.get_default_memory_pool(), *private_pools]
         return sum(pool.total_bytes() for pool in pools)
@@ -238,12 +203,12 @@ def memory_reserved(device: Any = None) -> int:
 def empty_cache() -> None:
     """Give the memory of the current GPU back that no array holds; nothing without a GPU."""
     if is_available():
-        _cupy().get_default_memory_pool().free_all_blocks()
+        present().get_default_memory_pool().free_all_blocks()
 
 
 def mem_get_info(device: Any = None) -> tuple[int, int]:
     """(free, total) bytes of a GPU, whoever uses them."""
-    return _cupy().cuda.Device(device_index(device)).mem_info
+    return present().cuda.Device(device_index(device)).mem_info
 
 
 def memory_stats(device: Any = None) -> dict[str, int]:
@@ -281,7 +246,7 @@ def pinned_copy(array: np.ndarray) -> np.ndarray:
 
     Shape and dtype are the array's; the copy is C-contiguous. DeviceError without a GPU.
     """
-    _cupy()
+    present()
     if not array.size:
         return array.copy()
     out = importlib.import_module("cupyx").empty_pinned(array.shape, array.dtype)
@@ -293,7 +258,7 @@ def is_pinned(array: np.ndarray) -> bool:
     """Whether the elements of a NumPy array lie in page-locked memory; False without a GPU."""
     if not array.size or not is_available():
         return False
-    return bool(_cupy().cuda.pinned_memory.is_memory_pinned(array.ctypes.data))
+    return bool(present().cuda.pinned_memory.is_memory_pinned(array.ctypes.data))
 
 
 # ---------------------------------------------------------------- what CuPy cannot tell
@@ -308,6 +273,6 @@ def set_per_process_memory_fraction(fraction: float, device: Any = None) -> None
     """Refuse arrays that would take more than this part of a GPU's memory."""
     if not 0 <= fraction <= 1:
         raise ArgumentError("fraction must lie in [0, 1]", got=repr(fraction))
-    cupy = _cupy()
+    cupy = present()
     with cupy.cuda.Device(device_index(device)):
         cupy.get_default_memory_pool().set_limit(fraction=fraction)

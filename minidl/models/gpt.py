@@ -128,7 +128,7 @@ class GPT(nn.Module):
                 operator="GPT",
                 got=str(tuple(ids.shape)),
             )
-        x = self.drop(self.wte(ids) + self.wpe(ops.arange(ids.shape[1])))
+        x = self.drop(self.wte(ids) + self.wpe(ops.arange(ids.shape[1], device=ids.device)))
         for block in self.h:
             x = block(x)
         return self.lm_head(self.ln_f(x))

@@ -488,8 +488,10 @@ def arange(
         raise ArgumentError("step leads away from end", operator="arange", got=f"{first, last, by}")
     count = -((first - last) // by) if whole else math.ceil((last - first) / by)
 
-    def make(size: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        index = np.arange(*size, dtype=np.int64 if whole else np.float64)
+    k = on_device(as_device(device))  # where it is made: a graph takes no copy from the CPU
+
+    def make(size: tuple[int, ...], dtype: np.dtype) -> Any:
+        index = k.arange(*size, dtype=np.int64 if whole else np.float64)
         return converted(first + index * by, wanted)
 
     return _allocated("arange", make, (count,), wanted, device, requires_grad)

@@ -296,10 +296,6 @@ def _where(condition: Any, x: Any = None, y: Any = None) -> Any:
     return _wrapped(np.where(condition._array, _operand(x), _operand(y)))
 
 
-def _take(x: ndarray, index: Any, axis: Any = None, out: Any = None) -> ndarray:
-    return _wrapped(np.take(x._array, _plain(index), axis, _plain(out), mode="wrap"))
-
-
 def _take_along_axis(x: ndarray, index: ndarray, axis: Any) -> ndarray:
     length = x.size if axis is None else x.shape[axis]
     return _wrapped(np.take_along_axis(x._array, _around(index, length), axis))
@@ -309,11 +305,6 @@ def _broadcast_arrays(*xs: Any) -> list[ndarray]:
     # NumPy's own warns whoever asks whether its results can be written
     shape = np.broadcast_shapes(*(x.shape for x in xs))
     return [_wrapped(np.broadcast_to(_plain(x), shape)) for x in xs]
-
-
-def _take(x: ndarray, indices: Any, axis: Any = None, out: Any = None) -> ndarray:
-    # as CuPy: an index outside counts modulo the size
-    return _wrapped(np.take(x._array, _plain(indices), axis, mode="wrap"))
 
 
 def _copyto(target: Any, source: Any, casting: Any = "same_kind", where: Any = None) -> None:

@@ -18,11 +18,11 @@ import numpy as np
 from minidl.backends.cupy_gpu.xp import cp
 from minidl.errors import DeviceError, UnsupportedError
 
-_CHUNK = 32  # words that one launch of the kernel below carries as its argument
-_MOST = 64 * _CHUNK
+_CHUNK = 448  # words that one launch of the kernel below carries as its argument
+_MOST = 32 * _CHUNK
 
 _SOURCE = r"""
-struct Words { unsigned long long at[32]; };
+struct Words { unsigned long long at[448]; };
 extern "C" __global__ void put_words(unsigned long long* target, Words words, int count) {
     if (threadIdx.x < count) target[threadIdx.x] = words.at[threadIdx.x];
 }

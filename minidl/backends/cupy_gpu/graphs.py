@@ -29,19 +29,32 @@ from typing import Any
 
 from minidl.backends.cupy_gpu.capture import Recording, capturing
 from minidl.backends.cupy_gpu.host import note_again, raise_refused, take_noted
+from minidl.backends.cupy_gpu.presence import present
+from minidl.backends.cupy_gpu.raw import gemm
 from minidl.backends.cupy_gpu.streams import Stream, current_stream, stream as stream_context
 from minidl.backends.cupy_gpu.xp import cp
 from minidl.errors import DeviceError
 
 # of graphs: arrays that a graph writes must not be handed to others between its replays
-private_pools: weakref.WeakSet = weakref.WeakSet()
+private_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 
 
-def graph_pool_handle() -> Any:
+class Pool:
+    """Memory that graphs have for themselves; see `graph_pool_handle`."""
+
+    def __init__(self) -> None:
+        pool = present().cuda.MemoryPool()
+        self.malloc, self.used_bytes, self.total_bytes = (
+            pool.malloc,
+            pool.used_bytes,
+            pool.total_bytes,
+        )
+        private_pools.add(self)
+
+
+def graph_pool_handle() -> Pool:
     """A pool of memory that several graphs may share, if they are replayed one after the other."""
-    pool = cp.cuda.MemoryPool()
-    private_pools.add(pool)
-    return pool
+    return Pool()
 
 
 def is_current_stream_capturing() -> bool:
@@ -54,13 +67,13 @@ class CUDAGraph:
 
     def __init__(self) -> None:
         self._graph: Any = None
-        self._pool: Any = None
+        self._pool: Pool | None = None
         self._stream: Any = None
         self._allocator: Any = None
         self._recording: Any = None
         self._checks: list = []
 
-    def capture_begin(self, pool: Any = None, capture_error_mode: str = "relaxed") -> None:
+    def capture_begin(self, pool: Pool | None = None, capture_error_mode: str = "relaxed") -> None:
         """Record what this thread puts into the current stream, which must not be the default one.
 
         pool: of `graph_pool_handle()` or another graph's `pool()`, by default an own one.
@@ -72,12 +85,13 @@ class CUDAGraph:
         modes = {"relaxed": "Relaxed", "thread_local": "ThreadLocal", "global": "Global"}
         if capture_error_mode not in modes:
             raise DeviceError(f"capture_error_mode is one of {', '.join(modes)}")
-        mode = getattr(cp.cuda.runtime, f"streamCaptureMode{modes[capture_error_mode]}")
         stream = current_stream().cupy
+        mode = getattr(cp.cuda.runtime, f"streamCaptureMode{modes[capture_error_mode]}")
         if stream.ptr in (0, 1, 2):  # the default ones: legacy, and that of the thread
             raise DeviceError("the default stream cannot be captured; use cuda.graph or a Stream")
         raise_refused()
         self._recording = Recording()
+        gemm.load()
         stream.synchronize()
         self._pool = graph_pool_handle() if pool is None else pool
         self._allocator = cp.cuda.using_allocator(self._pool.malloc)
@@ -119,8 +133,10 @@ class CUDAGraph:
         self._graph = self._pool = self._recording = None
         self._checks = []
 
-    def pool(self) -> Any:
+    def pool(self) -> Pool:
         """The pool of its memory, for graphs that share it."""
+        if self._pool is None:
+            raise DeviceError("nothing is captured yet: `with cuda.graph(g): ...`")
         return self._pool
 
 
@@ -134,7 +150,7 @@ class graph:  # noqa: N801 - torch's name
     def __init__(
         self,
         cuda_graph: CUDAGraph,
-        pool: Any = None,
+        pool: Pool | None = None,
         stream: Stream | None = None,
         capture_error_mode: str = "relaxed",
     ) -> None:

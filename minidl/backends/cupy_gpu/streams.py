@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from minidl.backends.cupy_gpu.presence import present
 from minidl.backends.cupy_gpu.xp import cp
-from minidl.backends.table import Device
+from minidl.backends.table import TABLES, Device
 from minidl.errors import ArgumentError, DeviceError
 
 
 def device_index(device: Any = None) -> int:
     """The index of a GPU: an int, "cuda:1", a Device, or None for the current one."""
+    if "cupy" not in TABLES:  # where there is a table there is CuPy, or the tests' stand-in
+        present()
     runtime = cp.cuda.runtime
     if device is None:
         return runtime.getDevice()
@@ -36,7 +39,8 @@ class device:  # noqa: N801 - torch's name
     """
 
     def __init__(self, device: Any) -> None:
-        self.idx = -1 if device is None or device == -1 else device_index(device)
+        index = device_index(None if device == -1 else device)
+        self.idx = -1 if device is None or device == -1 else index
         self._before: list[int] = []
 
     def __enter__(self) -> device:

@@ -218,3 +218,12 @@ def _batch_strides(array: Any) -> tuple[int, ...]:
     return (0,) * missing + tuple(
         0 if size == 1 else step // array.itemsize for size, step in zip(own, steps, strict=True)
     )
+
+
+def load() -> None:
+    """Run each kernel once: a graph that is captured should find them compiled and loaded."""
+    for dtype in (np.float32, np.float64):
+        x = cp.zeros((1, 2 * _PART), dtype)  # in parts
+        _own(x, x.T, None)
+    x = cp.zeros((_BUSY, 128, 16), np.float32)  # the large tiles
+    _own(x, x.swapaxes(-1, -2), None)
