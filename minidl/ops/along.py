@@ -334,7 +334,10 @@ def scatter_reduce(
     if reduce == "sum":
         return total
     count = (k.ones if include_self else k.zeros)(input.shape, np.int64)
-    count = k.scatter_add(count, dim, index.array, k.ones(index.shape, np.int64))
+    if k.device == "cpu":
+        np.add.at(count, _mesh(k, index.array, dim), 1)
+    else:
+        count = k.scatter_add(count, dim, index.array, k.ones(index.shape, np.int64))
     count = constant(k.maximum(count, 1))
     return total / count if input.dtype.kind == FLOAT else total // count  # type: ignore[operator]
 

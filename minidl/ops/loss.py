@@ -437,9 +437,8 @@ def _total(k: Any, target: Any, weight: Any, ignore_index: int, dtype: Any) -> A
 
 def _over(g: Tensor, total: Tensor) -> Tensor:
     """The gradient of a mean; where `total` is on the CPU it is read: a number costs less."""
-    if type(total.array) is np.ndarray:
-        return g / float(total)
-    return g / cast(total, g.dtype)
+    array = total.array
+    return g / (float(array) if type(array) is np.ndarray else cast(total, g.dtype))
 
 
 def _reduced_rows(k: Any, losses: Any, total: Any, reduction: str) -> Any:

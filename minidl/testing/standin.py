@@ -206,7 +206,7 @@ class ndarray:
     def __getitem__(self, key: Any) -> ndarray:
         if any(_is_mask(item) for item in _items(key)):
             raise Synchronised("a mask has to be counted; use `nonzero` or `where`")
-        return ndarray(self._array[_key(key)])
+        return ndarray(self._array[_key(key, self.shape)])
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if isinstance(value, np.ndarray) and value.size != 1:
@@ -214,7 +214,7 @@ class ndarray:
         many = isinstance(value, ndarray) and value.size != 1
         if many and any(_is_mask(item) for item in _items(key)):
             raise Synchronised("a mask has to be counted; use `nonzero` or `where`")
-        self._array[_key(key)] = _plain(value)
+        self._array[_key(key, self.shape)] = _plain(value)
 
     def __repr__(self) -> str:
         return f"standin({self._array!r})"
@@ -228,14 +228,37 @@ def _is_mask(item: Any) -> bool:
     return isinstance(item, ndarray | np.ndarray) and item.dtype == np.bool_
 
 
-def _key(key: Any) -> tuple[Any, ...]:
-    """The key for NumPy: with `...`, so that one element is a 0-d view, too."""
-    items = tuple(x._array if isinstance(x, ndarray) else x for x in _items(key))
-    return items if any(x is Ellipsis for x in items) else (*items, Ellipsis)
+def _key(key: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """The key for NumPy: with `...`, so that one element is a 0-d view, too.
+
+    Indices in arrays wrap around, as CuPy cannot say that one is out of range.
+    """
+    items = _items(key)
+    if not any(x is Ellipsis for x in items):
+        items = (*items, Ellipsis)
+    wide = [_axes(item) for item in items]
+    found, axis = [], 0
+    for item, step in zip(items, wide, strict=True):
+        if isinstance(item, ndarray):
+            item = item._array if _is_mask(item) else _around(item, shape[axis])
+        found.append(item)
+        axis += len(shape) - sum(wide) if item is Ellipsis else step
+    return tuple(found)
+
+
+def _axes(item: Any) -> int:
+    """How many axes an index item takes; those of `...` are the others."""
+    if item is None or item is Ellipsis:
+        return 0
+    return item.ndim if _is_mask(item) else 1
+
+
+def _around(index: ndarray, length: int) -> np.ndarray:
+    return index._array % max(1, length)
 
 
 _BINARY = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift"
-_HOST = "float int bool index complex array array_ufunc array_function array_interface dlpack"
+_HOST = "float int bool index complex array array_ufunc array_function dlpack"
 for _name in _BINARY.split():
     _function = getattr(operator, f"__{_name}__")
     setattr(ndarray, f"__{_name}__", _binary(_name, _function, False))
@@ -273,15 +296,19 @@ def _where(condition: Any, x: Any = None, y: Any = None) -> Any:
     return _wrapped(np.where(condition._array, _operand(x), _operand(y)))
 
 
+def _take(x: ndarray, index: Any, axis: Any = None, out: Any = None) -> ndarray:
+    return _wrapped(np.take(x._array, _plain(index), axis, _plain(out), mode="wrap"))
+
+
+def _take_along_axis(x: ndarray, index: ndarray, axis: Any) -> ndarray:
+    length = x.size if axis is None else x.shape[axis]
+    return _wrapped(np.take_along_axis(x._array, _around(index, length), axis))
+
+
 def _broadcast_arrays(*xs: Any) -> list[ndarray]:
     # NumPy's own warns whoever asks whether its results can be written
     shape = np.broadcast_shapes(*(x.shape for x in xs))
     return [_wrapped(np.broadcast_to(_plain(x), shape)) for x in xs]
-
-
-def _take(x: ndarray, indices: Any, axis: Any = None, out: Any = None) -> ndarray:
-    # as CuPy: an index outside counts modulo the size
-    return _wrapped(np.take(x._array, _plain(indices), axis, mode="wrap"))
 
 
 def _copyto(target: Any, source: Any, casting: Any = "same_kind", where: Any = None) -> None:
@@ -343,6 +370,7 @@ def modules() -> dict[str, types.ModuleType]:
         where=_where,
         copyto=_copyto,
         take=_take,
+        take_along_axis=_take_along_axis,
         broadcast_arrays=_broadcast_arrays,
     )
     cupy = Module("cupy", np, own)

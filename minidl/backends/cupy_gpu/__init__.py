@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from minidl.backends.cupy_gpu import (
     activation,
+    arithmetic,
     attention,
     blocks,
     broadcast,
@@ -48,4 +49,7 @@ _IN_CUDA = (raw_optim, raw_random)  # after the others: the last of a name is ta
 def layer() -> Layer:
     """Every entry of the specification on CuPy arrays; loads CuPy."""
     compiles = hasattr(module(), "RawKernel")  # the stand-in of the tests does not
-    return Layer("cupy", twins.entries((*_REPLACEMENTS, *(_IN_CUDA if compiles else ()))))
+    return Layer(
+        "cupy",
+        arithmetic.ENTRIES | twins.entries((*_REPLACEMENTS, *(_IN_CUDA if compiles else ()))),
+    )

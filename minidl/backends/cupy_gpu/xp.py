@@ -17,6 +17,8 @@ class Lazy:
         self._module = module
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # whoever looks at this object asks, not at CuPy
+            raise AttributeError(name)
         value = getattr(importlib.import_module(self._module), name)
         self.__dict__[name] = value
         return value

@@ -95,7 +95,8 @@ def _attention_backward(d: Any, dtype: DType) -> Sample:
             for a in (q, k, v, mask)]  # fmt: skip
     with np.errstate(all="ignore"):
         out, lse = reference.attention(*wide, causal, scale)  # type: ignore[arg-type]
-    kept = [d.layout(a.astype(dtype.numpy)) for a in (out, lse)]
+    # no broadcasting, which would change their values: weights need the lse of these scores
+    kept = [d.layout(a.astype(dtype.numpy), broadcast=False) for a in (out, lse)]
     return sample(g, q, k, v, mask, causal, scale, *kept)
 
 
