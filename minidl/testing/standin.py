@@ -296,6 +296,10 @@ def _where(condition: Any, x: Any = None, y: Any = None) -> Any:
     return _wrapped(np.where(condition._array, _operand(x), _operand(y)))
 
 
+def _take(x: ndarray, index: Any, axis: Any = None, out: Any = None) -> ndarray:
+    return _wrapped(np.take(x._array, _plain(index), axis, _plain(out), mode="wrap"))
+
+
 def _take_along_axis(x: ndarray, index: ndarray, axis: Any) -> ndarray:
     length = x.size if axis is None else x.shape[axis]
     return _wrapped(np.take_along_axis(x._array, _around(index, length), axis))
