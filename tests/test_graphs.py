@@ -6,6 +6,9 @@ captured they are put into a list instead of run, and a replay runs the list.
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,12 +17,12 @@ import pytest
 from test_cuda_source import libraries as libraries, started
 
 import minidl
-from minidl import nn, optim
-from minidl.backends import use_backend
+from minidl import cuda, nn, optim
+from minidl.backends import cupy_gpu, use_backend
 from minidl.backends.cupy_gpu import capture
 from minidl.backends.cupy_gpu.host import note_again, take_noted
 from minidl.backends.cupy_gpu.raw import launch
-from minidl.errors import DeviceError, MinidlError, UnsupportedError
+from minidl.errors import ArgumentError, DeviceError, MinidlError, UnsupportedError
 from minidl.models import GPT
 from minidl.testing import standin
 
@@ -279,3 +282,169 @@ def test_nothing_waits_or_copies_in_a_training_step(graph: Graph, kind: str, opt
     with graph:
         step()
     assert len(graph.launches) > 5
+
+
+# ---------------------------------------------------------------- the classes of minidl.cuda
+
+
+class FakeCuda(types.SimpleNamespace):
+    """`cupy.cuda` as far as streams, events and graphs use it; a captured graph is a list."""
+
+    def __init__(self, launches: list) -> None:
+        self.log: list[str] = []
+        self.allocators: list[Any] = []
+        log, allocators = self.log, self.allocators
+
+        class Stream:
+            def __init__(self, non_blocking: bool = False, priority: int = 0) -> None:
+                made.append(self)
+                self.ptr, self.device_id, self.done = 16 * len(made), 0, True
+
+            def __enter__(self) -> None:
+                current.append(self)
+
+            def __exit__(self, *error: Any) -> None:
+                assert current.pop() is self
+
+            def synchronize(self) -> None:
+                log.append("wait")
+
+            def wait_event(self, event: Any) -> None:
+                log.append(f"stream {self.ptr} waits for {event.at}")
+
+            def begin_capture(self, mode: int) -> None:
+                log.append(f"begin {mode}")
+
+            def end_capture(self) -> Any:
+                log.append("end")
+                return types.SimpleNamespace(launch=lambda: [run() for run in launches])
+
+        class Event:
+            def __init__(self, block: bool, disable_timing: bool) -> None:
+                self.ptr, self.done, self.timing = 1, True, not disable_timing
+
+            def record(self, stream: Any) -> None:
+                self.at = f"{stream.ptr}"
+
+            def synchronize(self) -> None:
+                log.append("wait")
+
+        class Device(contextlib.nullcontext):
+            def synchronize(self) -> None:
+                log.append("wait")
+
+        @contextlib.contextmanager
+        def using_allocator(malloc: Any) -> Iterator[None]:
+            allocators.append(malloc)
+            yield
+            assert allocators.pop() is malloc
+
+        made: list[Any] = []
+        null = Stream()
+        null.ptr, null.device_id = 0, -1
+        Stream.null = null  # type: ignore[attr-defined]
+        current = [null]
+        super().__init__(
+            Stream=Stream,
+            Event=Event,
+            Device=Device,
+            using_allocator=using_allocator,
+            get_current_stream=lambda index: current[-1],
+            get_elapsed_time=lambda a, b: 1.5,
+            MemoryPool=lambda: types.SimpleNamespace(malloc=len, used_bytes=len, total_bytes=len),
+            runtime=types.SimpleNamespace(
+                getDevice=lambda: 0,
+                getDeviceCount=lambda: 1,
+                setDevice=lambda index: log.append(f"device {index}"),
+                streamCaptureModeRelaxed=2,
+                streamCaptureModeThreadLocal=1,
+                streamCaptureModeGlobal=0,
+            ),
+            log=log,
+            allocators=allocators,
+        )
+
+
+@pytest.fixture
+def fake(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    made = FakeCuda(graph.launches)
+    monkeypatch.setattr(sys.modules["cupy"], "cuda", made)
+    cupy_gpu.forget()
+    monkeypatch.setattr("minidl.backends.cupy_gpu.raw.gemm.load", lambda: None)
+    begin = capture.Recording.begin
+
+    def noted(recording: capture.Recording) -> None:
+        graph.recording = recording
+        begin(recording)
+
+    monkeypatch.setattr(capture.Recording, "begin", noted)
+    return made
+
+
+def test_a_graph_by_its_classes(fake: FakeCuda):
+    minidl.manual_seed(2)
+    eager = [minidl.rand(5).tolist() for _ in range(2)]
+    minidl.manual_seed(2)
+    made = cuda.CUDAGraph()
+    with pytest.raises(DeviceError, match="nothing is captured"):
+        made.replay()
+    with cuda.graph(made):
+        assert cuda.is_current_stream_capturing() and fake.allocators == [made.pool().malloc]
+        assert cuda.current_stream() != cuda.default_stream()
+        x = minidl.rand(5, device="cuda")
+        with pytest.raises(UnsupportedError, match="waiting for the GPU"):
+            cuda.synchronize()
+    assert not cuda.is_current_stream_capturing() and not fake.allocators
+    assert cuda.current_stream() == cuda.default_stream()
+    assert [entry for entry in fake.log if entry != "device 0"] == [
+        "wait",
+        "wait",
+        "begin 2",
+        "end",
+    ]
+    for wanted in eager:
+        made.replay()
+        assert x.tolist() == wanted
+    with pytest.raises(DeviceError, match="captured already"), cuda.graph(made):
+        pass
+    assert not cuda.is_current_stream_capturing() and not fake.allocators
+    made.reset()
+    with cuda.graph(made, capture_error_mode="thread_local"):
+        pass
+    assert "begin 1" in fake.log
+
+
+def test_a_block_that_fails_leaves_nothing_behind(fake: FakeCuda):
+    made = cuda.CUDAGraph()
+    with pytest.raises(ZeroDivisionError), cuda.graph(made):
+        raise ZeroDivisionError
+    with pytest.raises(DeviceError, match="nothing is captured"):
+        made.replay()
+    with pytest.raises(DeviceError, match="default stream cannot"):
+        made.capture_begin()
+    with pytest.raises(DeviceError, match="capture_error_mode"):
+        made.capture_begin(capture_error_mode="loose")
+    with pytest.raises(DeviceError, match="without capture_begin"):
+        made.capture_end()
+    assert not cuda.is_current_stream_capturing() and not fake.allocators
+    assert cuda.current_stream() == cuda.default_stream()
+
+
+def test_streams_and_events(fake: FakeCuda):
+    main, side = cuda.current_stream(), cuda.Stream()
+    assert repr(side).startswith("<minidl.cuda.Stream device=cuda:0 ") and hash(main) != hash(side)
+    side.wait_stream(main)
+    assert f"stream {side.cuda_stream} waits for 0" in fake.log
+    with cuda.stream(side) as s, cuda.stream(None), cuda.device(None):
+        assert s == side == cuda.current_stream()
+        start = side.record_event(cuda.Event(enable_timing=True))
+    end = cuda.Event(enable_timing=True)
+    with pytest.raises(ArgumentError, match="must be recorded"):
+        start.elapsed_time(end)
+    end.record()
+    assert start.elapsed_time(end) == 1.5 and end.query() and side.query()
+    with pytest.raises(ArgumentError, match="enable_timing"):
+        cuda.Event().elapsed_time(end)
+    for wrong in ("cpu", "cuda:3", 5):
+        with pytest.raises(DeviceError):
+            cuda.Stream(wrong)

@@ -29,9 +29,13 @@ from typing import Any
 
 from minidl.backends.cupy_gpu.capture import Recording, capturing
 from minidl.backends.cupy_gpu.host import note_again, raise_refused, take_noted
-from minidl.backends.cupy_gpu.presence import present
 from minidl.backends.cupy_gpu.raw import gemm
-from minidl.backends.cupy_gpu.streams import Stream, current_stream, stream as stream_context
+from minidl.backends.cupy_gpu.streams import (
+    Stream,
+    current_stream,
+    device_index,
+    stream as stream_context,
+)
 from minidl.backends.cupy_gpu.xp import cp
 from minidl.errors import DeviceError
 
@@ -43,7 +47,8 @@ class Pool:
     """Memory that graphs have for themselves; see `graph_pool_handle`."""
 
     def __init__(self) -> None:
-        pool = present().cuda.MemoryPool()
+        device_index(None)  # says so where there is no GPU
+        pool = cp.cuda.MemoryPool()
         self.malloc, self.used_bytes, self.total_bytes = (
             pool.malloc,
             pool.used_bytes,
@@ -90,20 +95,23 @@ class CUDAGraph:
         if stream.ptr in (0, 1, 2):  # the default ones: legacy, and that of the thread
             raise DeviceError("the default stream cannot be captured; use cuda.graph or a Stream")
         raise_refused()
-        self._recording = Recording()
-        gemm.load()
-        stream.synchronize()
         self._pool = graph_pool_handle() if pool is None else pool
         self._allocator = cp.cuda.using_allocator(self._pool.malloc)
         self._allocator.__enter__()
         try:
-            self._recording.begin()
-            stream.begin_capture(mode)
+            recording = Recording()
+            gemm.load()
+            stream.synchronize()
+            recording.begin()
+            try:
+                stream.begin_capture(mode)
+            except BaseException:
+                recording.end()
+                raise
         except BaseException:
-            self._recording.end()
             self._allocator.__exit__(None, None, None)
             raise
-        self._stream = stream
+        self._recording, self._stream = recording, stream
 
     def capture_end(self) -> None:
         """Stop recording; what was recorded has not run."""

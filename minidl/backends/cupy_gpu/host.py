@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends.cupy_gpu.capture import refuse_capture
+from minidl.backends.cupy_gpu.capture import capturing, refuse_capture
 
 __all__ = ["host", "refuse"]
 
@@ -36,7 +36,7 @@ def refuse(bad: Any, error: Exception) -> None:
     with _lock:
         _noted.append((bad.any(), error))
         full = len(_noted) > _MOST
-    if full:
+    if full and not capturing():
         raise_refused()
 
 

@@ -134,6 +134,7 @@ _FIELDS = (
     "a b c m n k a_row a_inner b_inner b_column c_row c_column size1 size2 "
     "a0 a1 a2 b0 b1 b2 c0 c1 c2 batch part c_part"
 )
+_loaded: set[int] = set()  # GPUs
 _source = Source(SOURCE, [(name, "<i8") for name in _FIELDS.split()])
 
 
@@ -221,7 +222,11 @@ def _batch_strides(array: Any) -> tuple[int, ...]:
 
 
 def load() -> None:
-    """Run each kernel once: a graph that is captured should find them compiled and loaded."""
+    """Run each kernel once on every GPU: graphs should find them compiled and loaded."""
+    device = cp.cuda.runtime.getDevice()
+    if device in _loaded:
+        return
+    _loaded.add(device)
     for dtype in (np.float32, np.float64):
         x = cp.zeros((1, 2 * _PART), dtype)  # in parts
         _own(x, x.T, None)
