@@ -257,7 +257,7 @@ def _around(index: ndarray, length: int) -> np.ndarray:
     return index._array % max(1, length)
 
 
-_BINARY = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift"
+_BINARY = "add sub mul truediv floordiv mod pow and or xor lshift rshift"
 _HOST = "float int bool index complex array array_ufunc array_function dlpack"
 for _name in _BINARY.split():
     _function = getattr(operator, f"__{_name}__")
@@ -270,6 +270,13 @@ for _name in ("neg", "pos", "abs", "invert"):
     setattr(ndarray, f"__{_name}__", _unary(_name, getattr(operator, _name)))
 for _name in _HOST.split():
     setattr(ndarray, f"__{_name}__", _waits(_name))
+
+
+def _no_product(*_: Any) -> Any:
+    raise Synchronised("x @ y calls cuBLAS, which graphs refuse; use the table's matmul")
+
+
+ndarray.__matmul__ = ndarray.__rmatmul__ = _no_product  # type: ignore[attr-defined]
 ndarray.__hash__ = None  # type: ignore[assignment]
 
 

@@ -88,6 +88,8 @@ def on(target: Target) -> Iterator[None]:
     """Run the block on a target, in this thread; arrays that are `placed` go to its device."""
     global _device
     before, isa = _device, native.cpu.isa() if target.isa else None
+    if target.backend == "cupy":
+        backends.cuda.table()  # built when it is first asked for
     _device = TABLES[target.backend].device
     if target.isa:
         native.use_isa(target.isa)

@@ -148,10 +148,10 @@ def attention(
         np.copyto(top, 0, where=top == -np.inf)  # a row that sees no key: exp(-inf - 0) = 0
         s -= top[..., None]
         np.exp(s, out=s)
-        total = s @ ones[:columns]
+        total = np.matmul(s, ones[:columns])
         part = lse3[heads, :, rows]
         np.add(np.log(total).reshape(part.shape), top.reshape(part.shape), out=part)
-        weighted = s @ problem.v[heads, :columns]
+        weighted = np.matmul(s, problem.v[heads, :columns])
         weighted /= total[..., None]
         np.copyto(weighted, 0, where=(total == 0)[..., None])
         out4[heads, :, rows] = weighted.reshape(*part.shape, v.shape[-1])
@@ -197,13 +197,13 @@ def attention_backward(
         p -= seen[heads, :, rows].reshape(*shape, 1)
         np.exp(p, out=p)
         gb = problem.take(g4, heads, rows)
-        dv3[heads, :columns] += p.swapaxes(1, 2) @ gb
+        dv3[heads, :columns] += np.matmul(p.swapaxes(1, 2), gb)
         ds = second[: p.size].reshape(p.shape)
         np.matmul(gb, problem.v[heads, :columns].swapaxes(1, 2), out=ds)
         ds -= delta[heads, :, rows].reshape(*shape, 1)
         ds *= p
-        part = ds @ problem.k[heads, :columns]
+        part = np.matmul(ds, problem.k[heads, :columns])
         part *= scale
         dq4[heads, :, rows] = part.reshape(dq4[heads, :, rows].shape)
-        dk3[heads, :columns] += ds.swapaxes(1, 2) @ problem.take(problem.q, heads, rows)
+        dk3[heads, :columns] += np.matmul(ds.swapaxes(1, 2), problem.take(problem.q, heads, rows))
     return dq, dk, dv

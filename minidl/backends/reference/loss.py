@@ -35,14 +35,13 @@ def cross_entropy(
         part = slice(start, stop)
         top = x[part].max(axis=1)
         shifted = x[part] - top[:, None]
-        log = np.log(np.exp(shifted) @ ones)
+        log = np.log(np.matmul(np.exp(shifted), ones))
         np.add(log, top, out=lse[part])
         loss = (log - shifted[np.arange(stop - start), index[part]]) * picked[part]
         if label_smoothing:
             # log >= 0 >= shifted, so this sum of all classes' losses does not cancel
-            smooth = np.subtract(log[:, None], shifted, out=shifted) @ (
-                ones if weight is None else np.ascontiguousarray(weight)
-            )
+            each = ones if weight is None else np.ascontiguousarray(weight)
+            smooth = np.matmul(np.subtract(log[:, None], shifted, out=shifted), each)
             loss = (1 - label_smoothing) * loss + (label_smoothing / classes) * smooth
         np.copyto(losses[part], loss, where=used[part])
     return losses, lse, total

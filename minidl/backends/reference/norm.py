@@ -48,7 +48,7 @@ def layer_norm(
         m /= width
         np.subtract(x2[start:stop], m[:, None], out=o)
         # the rounding of the mean: equal elements must give zeros, however small eps is
-        rest = o @ ones / width
+        rest = np.matmul(o, ones) / width
         o -= rest[:, None]
         m += rest
         np.vecdot(o, o, out=r)
@@ -134,14 +134,14 @@ def _backward(
         np.multiply(g, xhat, out=d)
         dscale += sum_rows(d)
         dshift += sum_rows(g)
-        xhat *= (d @ scale / width)[:, None]
+        xhat *= (np.matmul(d, scale) / width)[:, None]
         if weight is None:
             np.subtract(g, xhat, out=d)
         else:
             np.multiply(g, scale, out=d)
             d -= xhat
         if center is not None:
-            d -= (g @ scale / width)[:, None]
+            d -= (np.matmul(g, scale) / width)[:, None]
         d *= r
     return dx, dweight, dbias
 

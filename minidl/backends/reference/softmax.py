@@ -68,7 +68,7 @@ def fold_sum(
 def _softmax(out: np.ndarray, x: np.ndarray, ones: np.ndarray) -> None:
     np.subtract(x, x.max(axis=1, keepdims=True), out=out)
     np.exp(out, out=out)
-    out /= (out @ ones)[:, None]
+    out /= np.matmul(out, ones)[:, None]
 
 
 def _softmax_backward(dx: np.ndarray, g: np.ndarray, out: np.ndarray, ones: np.ndarray) -> None:
@@ -78,12 +78,12 @@ def _softmax_backward(dx: np.ndarray, g: np.ndarray, out: np.ndarray, ones: np.n
 
 def _log_softmax(out: np.ndarray, x: np.ndarray, ones: np.ndarray) -> None:
     np.subtract(x, x.max(axis=1, keepdims=True), out=out)
-    out -= np.log(np.exp(out) @ ones)[:, None]
+    out -= np.log(np.matmul(np.exp(out), ones))[:, None]
 
 
 def _log_softmax_backward(dx: np.ndarray, g: np.ndarray, out: np.ndarray, ones: np.ndarray) -> None:
     np.exp(out, out=dx)
-    dx *= (g @ ones)[:, None]
+    dx *= np.matmul(g, ones)[:, None]
     np.subtract(g, dx, out=dx)
 
 
@@ -138,6 +138,6 @@ def logsumexp(x: np.ndarray, axis: tuple[int, ...], keepdim: bool) -> np.ndarray
         np.copyto(
             shift, 0, where=np.isinf(shift)
         )  # -inf - -inf would be NaN; exp(+inf) is the right +inf
-        total = np.exp(piece - shift[:, None]) @ ones
+        total = np.matmul(np.exp(piece - shift[:, None]), ones)
         np.add(np.log(total), shift, out=target[start:stop])
     return out
