@@ -274,6 +274,11 @@ def test_transforms():
 
 
 REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "getitem": (lambda x: x[:, index(7)], "axis 1 with size 6"),
+    "gather": (lambda x: x.gather(0, index(5).reshape(1, 1)), "axis 0 with size 4"),
+    "embedding": (lambda x: F.embedding(index(9), x), "must lie in [0, 4)"),
+    "cross_entropy": (lambda x: F.cross_entropy(x, index(0, 1, 2, 6)), "ignore_index=-100"),
+    "nll_loss": (lambda x: F.nll_loss(x, index(0, 1, 2, -7)), "must lie in [0, 6)"),
     "binary_cross_entropy": (lambda x: F.binary_cross_entropy(x * 9, x), "must lie in [0, 1]"),
     "multi_margin_loss": (lambda x: F.multi_margin_loss(x, index(0, 1, 2, 6)), "in [0, 6)"),
     "one_hot": (lambda x: F.one_hot(index(0, 3), 3), "num_classes=3"),

@@ -245,7 +245,7 @@ def multilabel_margin_loss(input: Tensor, target: Tensor, *, reduction: str = "m
     _check(name, reduction, input=input, target=target)
     x, labels = _rows(name, input, target, 2)
     k: Any = kernels_for(labels)
-    given = k.cumprod(labels >= 0, axis=1) > 0  # up to the first -1
+    given = k.cumprod(labels >= 0, axis=1, dtype=np.int64) > 0  # up to the first -1
     places = k.where(given, labels, 0).astype(np.int64)
     count = k.scatter_add(k.zeros(labels.shape, np.int64), 1, places, given.astype(np.int64))
     own = count > 0  # the classes that are labels

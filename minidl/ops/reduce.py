@@ -280,9 +280,7 @@ def _norm(k: Any, input: Array, p: float, dim: Any, keepdim: bool) -> Any:
         return _total(k, k.ne(input, 0).astype(input.dtype), dim, keepdim)
     size = k.abs(input)
     if math.isinf(p):
-        _not_empty(input, dim)
-        choose = k.amax if p > 0 else k.amin
-        return choose(size, axis=axes(input.ndim, dim), keepdims=keepdim)
+        return _extreme(k, k.amax if p > 0 else k.amin, size, dim, keepdim)
     if p == 1:
         return _total(k, size, dim, keepdim)
     return k.pow(_total(k, k.pow(size, p), dim, keepdim), 1 / p)
@@ -328,6 +326,14 @@ def norm(
 # ---------------------------------------------------------------- the largest, the smallest
 
 
+def _extreme(k: Any, choose: Any, x: Array, dim: Any, keepdim: bool) -> Array:
+    if x.size:
+        return choose(x, axis=axes(x.ndim, dim), keepdims=keepdim)
+    _not_empty(x, dim)
+    # CuPy refuses arrays without elements even where other axes are reduced
+    return _total(k, x, dim, keepdim).astype(x.dtype, copy=False)
+
+
 def _evenly(g: Tensor, input: Tensor, out: Tensor, dim: Any) -> Tensor:
     """The gradient of a chosen value shared by all elements that are equal to it, or NaN too."""
     shape = kept(input.shape, dim)
@@ -342,8 +348,7 @@ def amax(k: Any, input: Array, dim: Any = (), keepdim: bool = False) -> Any:
 
     NaN where there is one. Raises OutOfRangeError for an axis without elements.
     """
-    _not_empty(input, dim)
-    return k.amax(input, axis=axes(input.ndim, dim), keepdims=keepdim)
+    return _extreme(k, k.amax, input, dim, keepdim)
 
 
 @amax.gradient
@@ -358,8 +363,7 @@ def amin(k: Any, input: Array, dim: Any = (), keepdim: bool = False) -> Any:
 
     NaN where there is one. Raises OutOfRangeError for an axis without elements.
     """
-    _not_empty(input, dim)
-    return k.amin(input, axis=axes(input.ndim, dim), keepdims=keepdim)
+    return _extreme(k, k.amin, input, dim, keepdim)
 
 
 @amin.gradient
@@ -468,6 +472,8 @@ def _index_of(k: Any, function: Any, x: Array, dim: int | None, keepdim: bool) -
         flat_index = k.asarray(function(x))
         return flat_index.reshape((1,) * x.ndim) if keepdim else flat_index
     i = axis(x.ndim, dim)
+    if not x.size:
+        return k.zeros(kept(x.shape, i) if keepdim else x.shape[:i] + x.shape[i + 1 :], "int64")
     return function(x, axis=i, keepdims=keepdim) if x.ndim else k.zeros((), "int64")
 
 

@@ -199,7 +199,7 @@ def _unique_consecutive(table: Any, input: Array, dim: int | None) -> Any:
     starts = table.ones(len(rows), np.bool_)
     starts[1:] = (flat[1:] != flat[:-1]).any(1)
     (places,) = table.nonzero(starts)
-    inverse = table.cumsum(starts) - 1
+    inverse = table.cumsum(starts, dtype=np.int64) - 1
     ends = table.full((1,), len(rows), places.dtype)
     counts = table.cat([places[1:], ends]) - places if len(rows) else places.copy()
     if dim is None:

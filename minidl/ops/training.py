@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends import kernels_for, local
+from minidl.backends import is_writable, kernels_for, local
 from minidl.errors import MinidlError
 from minidl.tensor import Tensor
 
@@ -131,7 +131,7 @@ def _run(kernel: Callable[..., Any], *args: Any, **options: Any) -> Any:
 
 def _check_writable(name: str, tensors: Tensors) -> None:
     for tensor in tensors:
-        if isinstance(tensor.array, np.ndarray) and not tensor.array.flags.writeable:
+        if not is_writable(tensor.array):
             raise MinidlError(
                 "a tensor is read-only; .clone() it before it becomes a parameter",
                 operator=name,

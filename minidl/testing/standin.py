@@ -296,8 +296,8 @@ def _where(condition: Any, x: Any = None, y: Any = None) -> Any:
     return _wrapped(np.where(condition._array, _operand(x), _operand(y)))
 
 
-def _take(x: ndarray, index: Any, axis: Any = None, out: Any = None) -> ndarray:
-    return _wrapped(np.take(x._array, _plain(index), axis, _plain(out), mode="wrap"))
+def _take(x: ndarray, indices: Any, axis: Any = None, out: Any = None) -> ndarray:
+    return _wrapped(np.take(x._array, _plain(indices), axis, mode="wrap"))
 
 
 def _take_along_axis(x: ndarray, index: ndarray, axis: Any) -> ndarray:

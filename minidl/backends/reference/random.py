@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-_MULTIPLIERS = np.array([[0xD2511F53], [0xCD9E8D57]], np.uint64)
+_MULTIPLIERS = ((0xD2511F53,), (0xCD9E8D57,))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
@@ -30,9 +30,10 @@ def philox_blocks(n_words: int) -> int:
 
 def _philox(even: np.ndarray, odd: np.ndarray, key: tuple[int, int], spare: np.ndarray) -> None:
     """Ten rounds in place on words (0, 2) in `even` and (1, 3) in `odd`, both (2, n) uint64."""
+    multipliers = np.array(_MULTIPLIERS, np.uint64)
     for r in range(_ROUNDS):
         keys = np.array([[(k + r * w) & _WORD] for k, w in zip(key, _WEYL, strict=True)], np.uint64)
-        np.multiply(even, _MULTIPLIERS, out=spare)
+        np.multiply(even, multipliers, out=spare)
         np.bitwise_xor(odd, keys, out=even)
         np.bitwise_and(spare[::-1], _LOW, out=odd)
         np.right_shift(spare, _HALF, out=spare)
