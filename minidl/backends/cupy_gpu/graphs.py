@@ -94,6 +94,7 @@ class CUDAGraph:
         mode = getattr(cp.cuda.runtime, f"streamCaptureMode{modes[capture_error_mode]}")
         if stream.ptr in (0, 1, 2):  # the default ones: legacy, and that of the thread
             raise DeviceError("the default stream cannot be captured; use cuda.graph or a Stream")
+        cp.cuda.Device().synchronize()  # for the values that the checks read, whatever their stream
         raise_refused()
         self._pool = graph_pool_handle() if pool is None else pool
         self._allocator = cp.cuda.using_allocator(self._pool.malloc)
@@ -152,7 +153,7 @@ class graph:  # noqa: N801 - torch's name
     """`with cuda.graph(g):` captures the block in `g`; the block does not run.
 
     stream: a side stream to capture in, by default one of its own; pool, capture_error_mode: see
-    `CUDAGraph.capture_begin`. Before it the GPU is waited for and unused memory collected.
+    `CUDAGraph.capture_begin`. Before it unused memory is collected and the GPU waited for.
     """
 
     def __init__(
@@ -167,7 +168,6 @@ class graph:  # noqa: N801 - torch's name
         self._context = stream_context(self._stream)
 
     def __enter__(self) -> None:
-        cp.cuda.Device().synchronize()
         gc.collect()
         self._context.__enter__()
         try:
