@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends.cupy_gpu.xp import special
+from minidl.backends.cupy_gpu.xp import cp, special
 
 __all__ = ["_PIECE", "_log_gamma", "digamma", "lgamma", "zeta"]
 
@@ -24,7 +24,9 @@ def _log_gamma(x: Any) -> Any:
 
 def lgamma(x: Any) -> Any:
     """log |gamma(x)|."""
-    return _in_float64("gammaln", x)
+    out = _in_float64("gammaln", x)
+    cp.copyto(out, np.inf, where=cp.isinf(x))  # CuPy's is -inf at -inf
+    return out
 
 
 def digamma(x: Any) -> Any:
