@@ -379,14 +379,10 @@ def modules() -> dict[str, types.ModuleType]:
     cupy.__spec__ = ModuleSpec("cupy", None)
     cupy.cuda = _one_gpu()  # type: ignore[attr-defined]
     cupy.linalg = Module("cupy.linalg", np.linalg, {})  # type: ignore[attr-defined]
-    runtime = types.SimpleNamespace(getDevice=lambda: 0, getDeviceCount=lambda: 1)
-    cupy.cuda = types.SimpleNamespace(runtime=runtime)  # type: ignore[attr-defined]
     lib = types.ModuleType("cupy.lib")
     strides = Module("cupy.lib.stride_tricks", np.lib.stride_tricks, {})
     lib.stride_tricks = strides  # type: ignore[attr-defined]
     cupy.lib = lib  # type: ignore[attr-defined]
-    runtime = types.SimpleNamespace(getDevice=lambda: 0, getDeviceCount=lambda: 1)
-    cupy.cuda = types.SimpleNamespace(runtime=runtime)  # type: ignore[attr-defined]
     rsqrt = Ufunc("cupyx.rsqrt", lambda x, out=None: np.reciprocal(np.sqrt(x), out=out))
     cupyx = Module(
         "cupyx",
