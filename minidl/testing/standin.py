@@ -300,7 +300,8 @@ def _where(condition: Any, x: Any = None, y: Any = None) -> Any:
         raise AttributeError(f"{type(condition).__name__!r} object has no attribute 'astype'")
     if x is None:
         return _wrapped(np.nonzero(condition._array))
-    return _wrapped(np.where(condition._array, _operand(x), _operand(y)))
+    chosen = np.where(condition._array, _operand(x), _operand(y))
+    return _wrapped(np.asarray(chosen, order="C"))
 
 
 def _take(x: ndarray, indices: Any, axis: Any = None, out: Any = None) -> ndarray:

@@ -13,4 +13,4 @@ def sum(
     x: Any, axis: tuple[int, ...] | None = None, keepdims: bool = False, dtype: Any = None
 ) -> Any:
     """The sum over the axes: CuPy adds up in trees, which lose no digits over long sums."""
-    return cp.sum(x, axis=axis, keepdims=keepdims, dtype=dtype)
+    return cp.asarray(cp.sum(x, axis=axis, keepdims=keepdims, dtype=dtype), order="C")
