@@ -192,6 +192,8 @@ PyObject* adam_step(PyObject* below, PyObject* const* args, Py_ssize_t count, Py
     a.lr = float(lr);
     a.beta1 = float(beta1);
     a.beta2 = float(beta2);
+    a.rest1 = float(1.0 - beta1);
+    a.rest2 = float(1.0 - beta2);
     a.eps = float(options.number("eps"));
     a.weight_decay = float(options.number("weight_decay"));
     a.maximize = options.flag("maximize");

@@ -49,7 +49,6 @@ void for_chunks(const P* parameters, ptrdiff_t count, const F& f) {
 void adam_step_f32(const AdamStep& a) {
     const float decay = a.decoupled ? 1.0f - a.lr * a.weight_decay : 1.0f;
     const bool coupled = a.weight_decay != 0.0f && !a.decoupled;
-    const float near1 = 1.0f - a.beta1, near2 = 1.0f - a.beta2;
     for_chunks(a.parameters, a.count, [&](const AdamParameter& p, ptrdiff_t from, ptrdiff_t to) {
         const float per_root = 1.0f / p.root;
         for_row(to - from, [&](ptrdiff_t at, int n) {
@@ -60,8 +59,8 @@ void adam_step_f32(const AdamStep& a) {
             const vf average = get(p.average + i, n);
             // from the end that is nearer, as torch.lerp does
             const vf m =
-                near1 < 0.5f ? average + (g - average) * near1 : g - (g - average) * a.beta1;
-            vf v = get(p.square + i, n) * a.beta2 + g * g * near2;
+                a.rest1 < 0.5f ? average + (g - average) * a.rest1 : g - (g - average) * a.beta1;
+            vf v = get(p.square + i, n) * a.beta2 + g * g * a.rest2;
             put(p.average + i, m, n);
             put(p.square + i, v, n);
             if (p.largest) {

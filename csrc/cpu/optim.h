@@ -15,6 +15,7 @@ struct AdamStep {
     const AdamParameter* parameters;
     std::ptrdiff_t count;
     float lr, beta1, beta2, eps, weight_decay;
+    float rest1, rest2;  // 1 - beta1, 1 - beta2, rounded once: 1.0f - 0.999f is off by 1e-5
     bool maximize, decoupled;
 };
 

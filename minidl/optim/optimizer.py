@@ -17,7 +17,6 @@ from minidl.autograd import enable_grad
 from minidl.backends.cupy_gpu import capture
 from minidl.errors import ArgumentError, DTypeError, MinidlError, UnsupportedError
 from minidl.ops import training
-from minidl.ops.random import default_generator
 from minidl.optim.hooks import (
     Hooked,
     register_optimizer_step_post_hook as register_optimizer_step_post_hook,
@@ -27,7 +26,6 @@ from minidl.optim.hooks import (
 from minidl.tensor import Tensor
 
 # A graph holds a training step, of which the draws must differ from replay to replay.
-capture.register_generator(default_generator)
 
 
 class Optimizer(Hooked):

@@ -84,15 +84,44 @@ def _scale(d: Any, dtype: DType) -> Sample:
     return sample([_own(d, s, dtype) for s in _tensors(d)], d.choice([0.3, 2.0, 0.0]))
 
 
-def _updates(wants: list[Any], params: Any, grads: Any, averages: Any, *_: Any, **__: Any) -> Any:
+def _sgd_floor(
+    wants: list[Any], params: Any, grads: Any, averages: Any, *_: Any, **options: Any
+) -> Any:
     """4 ULP of the update plus 1 of the parameter; of an average, of the terms that make it."""
-    count = len(params)
     moved = [4 * np.abs(want - p) + np.abs(p) for want, p in zip(wants, params, strict=False)]
-    terms = [
-        2 * (np.abs(p) + np.abs(g) + np.abs(0.0 if m is None else m))
+    return [*moved, *[2 * size for size in _terms(params, grads, averages, options)]][: len(wants)]
+
+
+def _terms(params: Any, grads: Any, averages: Any, options: dict[str, Any]) -> list[Any]:
+    """The size of what an average is made of: with weight decay the gradient may cancel."""
+    decay = 0.0 if options.get("decoupled") else options["weight_decay"]
+    return [
+        (decay * np.abs(p) if decay else 0.0) + np.abs(g) + np.abs(0.0 if m is None else m)
         for p, g, m in zip(params, grads, averages, strict=True)
     ]
-    return [*moved, *terms, *[0.0] * len(wants)][: max(count, len(wants))]
+
+
+def _adam_floor(
+    wants: list[Any],
+    params: Any,
+    grads: Any,
+    averages: Any,
+    squares: Any,
+    peaks: Any,
+    steps: Any,
+    **options: Any,
+) -> Any:
+    """4 ULP of the terms that make the averages, through the update into the parameter."""
+    count = len(params)
+    sizes = _terms(params, grads, averages, options)
+    second = [4 * (1 - options["beta2"]) * size**2 for size in sizes]
+    last = wants[3 * count :] or wants[2 * count :]
+    moved = []
+    for i, (p, step) in enumerate(zip(params, steps, strict=True)):
+        rate = options["lr"] / (1 - options["beta1"] ** step)
+        root = np.sqrt(last[i] / (1 - options["beta2"] ** step)) + options["eps"]
+        moved.append(4 * rate * sizes[i] / root + 4 * np.abs(wants[i] - p) + np.abs(p))
+    return [*moved, *[4 * size for size in sizes], *second, *second][: len(wants)]
 
 
 def _read(norm: Callable[..., Any]) -> Callable[..., float]:
@@ -106,8 +135,8 @@ def _read(norm: Callable[..., Any]) -> Callable[..., float]:
 
 
 ROWS: tuple[Entry, ...] = (
-    entry("sgd_step", _sgd, half="always", writes=(0, 2), floor=_updates),
-    entry("adam_step", _adam, half="always", writes=(0, 2, 3, 4), floor=_updates),
+    entry("sgd_step", _sgd, half="always", writes=(0, 2), floor=_sgd_floor),
+    entry("adam_step", _adam, half="always", writes=(0, 2, 3, 4), floor=_adam_floor),
     # accumulated in float64 whatever the dtype: the result is a Python float
     entry("grad_norm", _norm, half="always", through=_read),
     entry("grad_scale", _scale, half="always", writes=(0,)),
