@@ -112,7 +112,7 @@ def sides(kind: str) -> dict[str, tuple[Callable[[], Any], Callable[[], None]]]:
             graph = cuda.CUDAGraph()
             with cuda.graph(graph):
                 step()
-            step = graph.replay
+            step = replaying(graph, step)
         found[f"minidl {name}"] = step, cuda.synchronize
     try:
         import torch
@@ -137,9 +137,19 @@ def sides(kind: str) -> dict[str, tuple[Callable[[], Any], Callable[[], None]]]:
             captured = torch.cuda.CUDAGraph()
             with torch.cuda.graph(captured):
                 step()
-            step = captured.replay
+            step = replaying(captured, step)
         found[f"torch {name}"] = step, torch.cuda.synchronize
     return found
+
+
+def replaying(graph: Any, step: Callable[[], Any]) -> Callable[[], Any]:
+    """Replays that keep alive what was captured: the graph reads inputs and writes state."""
+
+    def replay() -> None:
+        graph.replay()
+
+    replay.captured = step  # type: ignore[attr-defined]
+    return replay
 
 
 def training_step(

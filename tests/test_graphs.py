@@ -349,7 +349,7 @@ class FakeCuda(types.SimpleNamespace):
             Event=Event,
             Device=Device,
             using_allocator=using_allocator,
-            get_current_stream=lambda index: current[-1],
+            get_current_stream=lambda index=None: current[-1],
             get_elapsed_time=lambda a, b: 1.5,
             MemoryPool=lambda: types.SimpleNamespace(malloc=len, used_bytes=len, total_bytes=len),
             runtime=types.SimpleNamespace(

@@ -158,7 +158,8 @@ def _derived(case: Case, sample: Sample, only: int | None = None) -> tuple[Any, 
     if only is None:
         _rule(bool(ys) or not leaves, "no result requires a gradient", case, sample)
     weights = [
-        _tensor(_numbers(y.shape, i).astype(y.array.dtype)) for i, y in zip(places, ys, strict=True)
+        Tensor(placed(_numbers(y.shape, i).astype(y.array.dtype)))  # which own their memory
+        for i, y in zip(places, ys, strict=True)
     ]
     if ys:
         backward(ys, weights, retain_graph=True)

@@ -362,7 +362,10 @@ class _Device:
 def _one_gpu() -> types.SimpleNamespace:
     """Of `cupy.cuda` what says that there is one GPU, which is the current one."""
     runtime = types.SimpleNamespace(getDevice=lambda: 0, getDeviceCount=lambda: 1)
-    return types.SimpleNamespace(runtime=runtime, Device=_Device)
+    stream = types.SimpleNamespace(synchronize=lambda: None)
+    return types.SimpleNamespace(
+        runtime=runtime, Device=_Device, get_current_stream=lambda index=None: stream
+    )
 
 
 def modules() -> dict[str, types.ModuleType]:

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from minidl.backends.cupy_gpu.capture import capturing, refuse_capture
+from minidl.backends.cupy_gpu.xp import cp
 
 __all__ = ["host", "refuse"]
 
-# (0-d bool array, the error if it is True), in the order noted; of all threads
-_noted: list[tuple[Any, Exception]] = []
+# (0-d bool array, the error if it is True, the stream that computes it), in the order noted; of
+# all threads
+_noted: list[tuple[Any, Exception, Any]] = []
 _lock = threading.Lock()
 _MOST = 256  # programs that never read a value are told after so many checks
 
@@ -34,7 +36,7 @@ def refuse(bad: Any, error: Exception) -> None:
             raise error
         return
     with _lock:
-        _noted.append((bad.any(), error))
+        _noted.append((bad.any(), error, cp.cuda.get_current_stream()))
         full = len(_noted) > _MOST
     if full and not capturing():
         raise_refused()
@@ -47,12 +49,14 @@ def raise_refused() -> None:
     with _lock:
         noted = _noted.copy()
         _noted.clear()
-    for flag, error in noted:
+    for stream in {id(stream): stream for *_, stream in noted}.values():
+        stream.synchronize()  # the read may be in another one
+    for flag, error, _ in noted:
         if flag.get():
             raise error
 
 
-def take_noted() -> list[tuple[Any, Exception]]:
+def take_noted() -> list[tuple[Any, Exception, Any]]:
     """What was noted and not looked at: a graph that was captured keeps it for its replays."""
     with _lock:
         noted = _noted.copy()
@@ -60,8 +64,9 @@ def take_noted() -> list[tuple[Any, Exception]]:
     return noted
 
 
-def note_again(noted: list[tuple[Any, Exception]]) -> None:
-    """Note what `take_noted` gave, once: a replay has written the flags anew."""
+def note_again(noted: list[tuple[Any, Exception, Any]]) -> None:
+    """Note what `take_noted` gave, once: a replay in this stream writes the flags anew."""
+    stream = cp.cuda.get_current_stream()
     with _lock:
-        known = {id(flag) for flag, _ in _noted}
-        _noted.extend(each for each in noted if id(each[0]) not in known)
+        known = {id(flag) for flag, *_ in _noted}
+        _noted.extend((flag, error, stream) for flag, error, _ in noted if id(flag) not in known)

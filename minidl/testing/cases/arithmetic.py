@@ -116,7 +116,7 @@ CASES = [
         _with_alpha,
         torch="torch.add",
         operators=("add",),
-        scale=2,  # the sum may cancel all but the rounding of the product
+        scale=8,  # the sum may cancel all but the rounding of the product
     ),
     Case("sub", ops.sub, wrapping(np.subtract), two(numbers=True, extreme=True), dtypes=NUMBERS),
     Case(
@@ -127,7 +127,7 @@ CASES = [
         torch="torch.sub",
         dtypes=NUMBERS,
         operators=("sub",),
-        scale=2,
+        scale=8,
     ),
     Case("rsub", _reversed(lambda a, b: a - b), lambda x, y: y - x, _number_first(-3, 3)),
     Case("mul", ops.mul, wrapping(np.multiply), two(numbers=True), dtypes=ALL),
@@ -198,7 +198,7 @@ CASES = [
         wrapping(lambda x, y, z, value: x + y.dtype.type(value) * y * z),
         _three(-3, 3, True),
         dtypes=NUMBERS,
-        scale=2,
+        scale=8,
     ),
     Case("addcdiv", ops.addcdiv, lambda x, y, z, value: x + value * y / z, _three(0.5, 3, False)),
     _in_place("add_", np.add, _same_shape),

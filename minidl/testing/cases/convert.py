@@ -18,7 +18,7 @@ def _to_float(d: Any, dtype: DType) -> Sample:
 
 CASES = [
     # on the CPU's tables it stays where it is
-    Case("to_device", lambda x: x.cpu().to(x.device), np.copy, one(extreme=True), dtypes=ALL),
+    Case("to_device", lambda x: x.cpu().to(x.device), np.copy, one(extreme=True), None, dtypes=ALL),
     Case("clone", ops.clone, np.array, one(extreme=True), dtypes=ALL),
     Case(
         "to",

@@ -102,15 +102,18 @@ def _spread(x: Any) -> Any:
 
 
 def _decomposed(eigh: Any, x: Any) -> Any:
-    """Eigenvalues, and squares of the vectors, which do not depend on their signs."""
+    """Eigenvalues, and squares of the vectors, which do not depend on their signs.
+
+    1 is added: small components have the error of the whole vector.
+    """
     values, vectors = eigh(_spread(x))
-    return values, vectors * vectors
+    return values, vectors * vectors + 1
 
 
 def _decomposed_torch(torch: Any, x: Any) -> Any:
     steps = torch.arange(x.shape[-1], dtype=x.dtype).diag() * 8
     values, vectors = torch.linalg.eigh(x + x.mT + steps)
-    return values, vectors * vectors
+    return values, vectors * vectors + 1
 
 
 def _row(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from minidl.dtypes import DType, int64
 from minidl.testing.case import Sample, sample
 from minidl.testing.entries.draws import FEW, array, shape, side
 from minidl.testing.entry import WORKING, Entry, entry
+from minidl.testing.targets import device
 
 
 def _embedding(d: Any, dtype: DType) -> Sample:
@@ -49,8 +52,11 @@ def _index_put(d: Any, dtype: DType) -> Sample:
         (slice(None), d.index(5, (many,))), (2, slice(0, 3)), (d.mask((4, 5)),),
     ])  # fmt: skip
     accumulate = d.boolean()
-    chosen = x[indices].shape
-    return sample(x, indices, array(d, d.choice([chosen, ()]), dtype), accumulate)
+    values = array(d, d.choice([x[indices].shape, ()]), dtype)
+    if device() != "cpu" and not accumulate:
+        # of several values for one place any may win there
+        values = np.full(values.shape, 2, values.dtype)
+    return sample(x, indices, values, accumulate)
 
 
 # integer sums are exact; a place that many terms meet has the rounding of their sum
