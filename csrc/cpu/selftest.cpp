@@ -339,7 +339,7 @@ void training() {
     Floats p = normal(40000), m(p.size(), 0.1f), s(p.size(), 0.2f);
     const Floats start = p, grad = normal(40000);
     const AdamParameter one{p.data(), m.data(), s.data(), nullptr, grad.data(), 40000, 0.01f, 0.5f};
-    k.adam_step_f32({&one, 1, 0.01f, 0.9f, 0.999f, 1e-8f, 0.1f, false, true});
+    k.adam_step_f32({&one, 1, 0.01f, 0.9f, 0.999f, 1e-8f, 0.1f, 0.1f, 0.001f, false, true});
     for (std::size_t i = 0; i < p.size(); i += 97) {
         const double mean = 0.9 * 0.1 + 0.1 * double(grad[i]);
         const double square = 0.999 * 0.2 + 0.001 * double(grad[i]) * double(grad[i]);
