@@ -30,7 +30,7 @@ def run(as_json: bool) -> int:
     facts["processor"] = _processor()
     facts["threads"] = threads()
     facts["blas"] = _blas()
-    facts["gpus"] = _gpus()
+    facts["gpus"] = cuda.describe()
     facts["tables"] = backends.available()
     facts["kernels"] = kernels()
     say(train.to_json(facts, indent=2) if as_json else _text(facts))
@@ -140,11 +140,6 @@ def _blas() -> list[dict[str, Any]]:
         for pool in threadpool_info()
         if pool["user_api"] == "blas"
     ]
-
-
-def _gpus() -> Any:
-    describe = getattr(cuda, "describe", None)
-    return describe() if describe is not None else "none: this build has no kernel table for GPUs"
 
 
 def kernels() -> dict[str, dict[str, Any]]:

@@ -74,9 +74,8 @@ def _reason(name: str) -> str:
             layer, _, why = reason.partition(": ")
             if layer == name:
                 return f": {why}"
-    if name == "cuda":
-        describe = getattr(backends.cuda, "describe", None)
-        return f": {describe() if describe else 'this build has no kernel table for GPUs'}"
+    if name in ("cupy", "cuda") and (why := backends.cuda.missing()):
+        return f": {why}"
     return ""
 
 
