@@ -17,8 +17,8 @@ graph starts them all at once.
         schedule.step()
 
 Random numbers, learning rates and Adam's count of steps are fresh in every replay. What needs a
-value on the CPU (`item`, printing, boolean indices, `nonzero`, clipping by the norm) cannot be
-captured and raises.
+value on the CPU (`item`, printing, boolean indices, `nonzero`) cannot be captured and raises. A
+graph holds addresses, not tensors: the model, the optimiser, `x` and `y` must live as long as it.
 """
 
 from __future__ import annotations
