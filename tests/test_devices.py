@@ -67,6 +67,8 @@ def test_mixed_devices(gpu):
     assert (minidl.tensor(2.0) - x).tolist() == [1, 1, 1]
     with pytest.raises(DeviceError):
         x * minidl.tensor(2.0, requires_grad=True)
+    with pytest.raises(DeviceError, match="grad must be on the tensor's device"):
+        x.grad = minidl.ones(3)
     with pytest.raises(DeviceError, match="gradient must be on the device"):
         (x.requires_grad_() * 2).backward(minidl.ones(3))
 

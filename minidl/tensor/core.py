@@ -13,7 +13,7 @@ import numpy as np
 
 from minidl.backends import ARRAY_TYPES, CPU, Device, device_of, host, local, moved, on_device
 from minidl.dtypes import FLOAT, FROM_NUMPY, HALF_NUMPY, DType
-from minidl.errors import DTypeError, GradientError, ShapeError
+from minidl.errors import DeviceError, DTypeError, GradientError, ShapeError
 
 
 class Storage:
@@ -226,6 +226,9 @@ class Tensor:
                 raise DTypeError(
                     "grad must have the tensor's dtype", got=f"{value.dtype}, {self.dtype}"
                 )
+            if type(value.array) is not type(self.array):
+                got = f"{value.device}, {self.device}"
+                raise DeviceError("grad must be on the tensor's device", got=got)
         self._grad = value
 
     @grad.deleter

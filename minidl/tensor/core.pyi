@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from minidl.backends import ARRAY_TYPES, CPU, Device, device_of, host, local, moved, on_device
 from minidl.dtypes import FLOAT, FROM_NUMPY, HALF_NUMPY, DType
-from minidl.errors import DTypeError, GradientError, ShapeError
+from minidl.errors import DeviceError, DTypeError, GradientError, ShapeError
 
 class Storage:
     """One per buffer, shared by all its views; `version` counts the in-place writes."""
