@@ -134,6 +134,47 @@ def test_in_place(gpu):
         minidl.ones(1, 3, device="cuda").expand(2, 3).add_(1)
 
 
+def test_no_gradient_on_another_device(gpu):
+    v = minidl.tensor([7.0, 8.0], requires_grad=True)
+    b = minidl.zeros(3, device="cuda")
+    with pytest.raises(DeviceError, match="without its history"):
+        b[1:] = v
+    b[1:] = v.cuda()
+    b.sum().backward()
+    assert type(v.grad.array) is np.ndarray
+    a = minidl.ones(2, device="cuda", requires_grad=True)
+    a.register_hook(lambda g: g.cpu())
+    with pytest.raises(DeviceError, match="off its tensor's device"):
+        (a * 2).sum().backward()
+
+
+def test_indices_of_another_device(gpu):
+    c, g = minidl.zeros(4), minidl.zeros(4, device="cuda")
+    for call in (
+        lambda: c[minidl.tensor([0, 1], device="cuda")],
+        lambda: c[g > 1.5],
+        lambda: c.__setitem__([0, 1], g[:2]),
+        lambda: g.__setitem__([0, 1], minidl.tensor([5.0, 6.0])),
+        lambda: minidl.quantile(c, minidl.tensor([0.5], device="cuda")),
+    ):
+        with pytest.raises(DeviceError):
+            call()
+    with minidl.no_grad():
+        s = minidl.tensor(3.0, requires_grad=True)
+        assert (minidl.ones(2, device="cuda") * s).tolist() == [3, 3]
+
+
+def test_other_gpus(gpu):
+    with pytest.raises(minidl.errors.MinidlError):
+        minidl.ones(2, device="cuda").to("cuda:1")
+
+
+def test_the_copy_has_memory_of_its_own(gpu):
+    x = minidl.ones(3)
+    x.cuda().add_(1)
+    assert x.tolist() == [1, 1, 1]
+
+
 def test_bad_values_are_told_at_the_next_read(gpu):
     weight, index = minidl.ones(4, 2, device="cuda"), minidl.tensor([1, 9], device="cuda")
     out = nn.functional.embedding(index, weight)

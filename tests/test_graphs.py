@@ -174,6 +174,21 @@ def test_another_optimiser_than_was_captured(graph: Graph):
     assert not capture.refreshing() and not capture.capturing()
 
 
+def test_state_that_was_loaded_after_the_capture(graph: Graph):
+    """The graph would go on writing the state of before."""
+    module = model("cuda")
+    gradients(module, 0)
+    optimizer = optim.Adam(module.parameters())
+    optimizer.step()
+    kept = optimizer.state_dict()
+    with graph:
+        optimizer.step()
+    graph.replay()
+    optimizer.load_state_dict(kept)
+    with pytest.raises(MinidlError, match="capture it again"):
+        graph.replay()
+
+
 def test_random_numbers_are_fresh_and_those_of_the_generator(graph: Graph):
     x = minidl.ones(1001, device="cuda")
     minidl.manual_seed(5)

@@ -620,3 +620,16 @@ def test_searchsorted_options():
         minidl.searchsorted(sequence, 1, side="middle")
     with pytest.raises(ShapeError, match="all axes but the last"):
         minidl.searchsorted(minidl.zeros(2, 3), minidl.zeros(3, 1))
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_masks_of_other_shapes_are_refused(recorded):
+    """Whether or not the write is recorded."""
+    x = minidl.zeros(4, requires_grad=True) * 1 if recorded else minidl.zeros(4)
+    wrong = minidl.tensor([True, False, True])
+    with pytest.raises(minidl.errors.OutOfRangeError):
+        x[wrong] = minidl.tensor([1.0, 2.0])
+    with pytest.raises(minidl.errors.OutOfRangeError):
+        x.index_put((wrong,), minidl.tensor([1.0, 2.0]))
+    with pytest.raises(minidl.errors.OutOfRangeError):
+        x.index_put((wrong,), minidl.tensor([1.0, 2.0]), accumulate=True)

@@ -133,7 +133,8 @@ def placed(op: Any, operands: Sequence[Any], arrays: Sequence[Any]) -> list[Any]
     for i, (x, array) in enumerate(zip(operands, arrays, strict=True)):
         if table.device == "cpu" or type(array) is not np.ndarray:
             continue
-        if not array.ndim and not (type(x) is Tensor and x.requires_grad):
+        tracked = type(x) is Tensor and local.state.recording and x.requires_grad
+        if not array.ndim and not tracked:
             # as an argument of a kernel: nothing is copied, so that it may be captured in a graph
             found[i] = table.full((), array[()], array.dtype)
         elif not op.sequence and kinds[i] == "index":

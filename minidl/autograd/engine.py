@@ -253,6 +253,9 @@ def _before_leaf(leaf: Tensor) -> list[Any]:
 
 def accumulate(x: Tensor, g: Tensor, create_graph: bool, own: bool = False) -> None:
     """Add `g` to `x.grad`; `own` says that nobody else holds the buffer of `g`."""
+    if type(g.array) is not type(x.array):
+        got = f"{g.device} for {x.device}"
+        raise DeviceError("a hook or gradient moved a gradient off its tensor's device", got=got)
     if x._grad is not None:
         if create_graph:
             x._grad = _Operators.add(x._grad, g)

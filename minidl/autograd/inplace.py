@@ -10,7 +10,7 @@ import numpy as np
 from minidl.autograd.node import Node, constant, edge_of, rebuilt, replace_history
 from minidl.backends import is_writable, kernels_for, local, moved
 from minidl.dtypes import can_cast
-from minidl.errors import DTypeError, GradientError, MinidlError, ShapeError
+from minidl.errors import DeviceError, DTypeError, GradientError, MinidlError, ShapeError
 from minidl.tensor import Tensor, replay
 
 
@@ -135,6 +135,12 @@ def write(name: str, x: Tensor, value: Tensor, recording: bool, replaces: bool =
             raise ValueError  # NumPy would drop leading axes of size 1
         source = value.array
         if type(source) is not type(x.array):
+            if recording and value.requires_grad:
+                raise DeviceError(
+                    "a value of another device is moved without its history; use .to(device) first",
+                    operator=name,
+                    got=f"{value.device} into {x.device}",
+                )
             source = moved(source, x.device)
         local.state.run(kernels_for(x.array).copyto, x.array, source, "unsafe")
     except ValueError:

@@ -22,7 +22,7 @@ from minidl.dtypes import (
     float64,
     iinfo,
 )
-from minidl.errors import ArgumentError, DeviceError, DTypeError
+from minidl.errors import ArgumentError, DeviceError, DTypeError, UnsupportedError
 from minidl.ops.method import check_tensor, method
 from minidl.tensor import Tensor, as_device
 
@@ -185,6 +185,12 @@ def to(
     check_tensor("to", "input", input)
     result = input if dtype is None else cast(input, dtype)
     where = input.device if device is None else as_device(device)
+    if where.index not in (None, result.device.index) and result.is_cuda and where.type == "cuda":
+        raise UnsupportedError(
+            "tensors are not moved from one GPU to another; go by .cpu()",
+            operator="to",
+            got=f"{result.device} to {where}",
+        )
     if where.type != result.device.type:
         result = _to_device(result, where, input.device)
     return clone(result) if copy and result is input else result

@@ -8,7 +8,7 @@ import numpy as np
 
 from minidl.autograd.op import Array, constant, explain, op, writable, write
 from minidl.backends import kernels_for, local
-from minidl.errors import DTypeError, OutOfRangeError, ShapeError, UnsupportedError
+from minidl.errors import DeviceError, DTypeError, OutOfRangeError, ShapeError, UnsupportedError
 from minidl.ops.convert import cast, number_for
 from minidl.ops.method import method
 from minidl.ops.views import axis, reshape
@@ -103,6 +103,8 @@ def placed_index(input: Tensor, index: tuple) -> tuple:
     their number, and positions are checked. Those out of range wrap around; the error is noted.
     """
     if type(input.array) is np.ndarray:
+        if any([_is_array(part) and type(part) is not np.ndarray for part in index]):
+            raise DeviceError("an index of a tensor on the CPU must be there, too; use .cpu()")
         return index
     k: Any = kernels_for(input.array)
     taken = [p.ndim if _is_mask(p) else 1 for p in index if p is not None and p is not Ellipsis]
@@ -303,8 +305,11 @@ def values_for(input: Tensor, value: Any, name: str) -> Tensor:
 
 def _beside(input: Tensor, values: Tensor) -> Tensor:
     """One number where `input` is: arrays of a GPU take none of the CPU."""
-    if type(values.array) is type(input.array) or values.ndim:
+    if type(values.array) is type(input.array):
         return values
+    if values.ndim or values.is_cuda:
+        raise DeviceError("the values must be where the tensor is; move them with .to(device)",
+                          operator="setitem", got=f"{values.device}, {input.device}")  # fmt: skip
     number = values.array
     return constant(kernels_for(input.array).full((), number[()], number.dtype))
 

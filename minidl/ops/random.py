@@ -597,7 +597,8 @@ def bernoulli_(input: Tensor, p: Any = 0.5, *, generator: Generator | None = Non
 def _bernoulli_(k: Any, size: tuple, p: Any, generator: Any, device: Any) -> Any:
     rule = "probabilities must lie in [0, 1]"
     if type(p) in ARRAY_TYPES:
-        k.refuse(_improbable(k, p), ArgumentError(rule))
+        shown = repr(p) if isinstance(p, np.ndarray) else None  # a GPU's are not read
+        k.refuse(_improbable(k, p), ArgumentError(rule, got=shown))
     elif not 0 <= p <= 1:
         raise ArgumentError(rule, got=repr(p))
     return k.bernoulli(size, p, *drawn(generator, _count(size)))

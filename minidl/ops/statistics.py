@@ -13,6 +13,7 @@ from minidl.backends import kernels_for
 from minidl.dtypes import FLOAT, float32, float64
 from minidl.errors import (
     ArgumentError,
+    DeviceError,
     DTypeError,
     OutOfRangeError,
     ShapeError,
@@ -95,6 +96,8 @@ def _quantile(
         raise UnsupportedError(f"[{name}] there is no gradient by q; pass q.detach()")
     k: Any = kernels_for(input.array)
     rule = "q must be numbers in [0, 1] on one axis"
+    if isinstance(q, Tensor) and q.is_cuda and not input.is_cuda:
+        raise DeviceError("q must be on the CPU, as input is", operator=name)
     if isinstance(q, Tensor) and k.device != "cpu":
         wanted = k.asarray(q.array)
         if wanted.ndim > 1:

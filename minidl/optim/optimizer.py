@@ -222,8 +222,26 @@ class Optimizer(Hooked):
                 "the first step makes the state; take it before the graph is captured",
                 operator=name,
             )
+        # held, so that the graph's addresses stay theirs
+        held = [(param, self._arrays(param)) for param in params]
+
+        def again() -> None:
+            for param, arrays in held:
+                now = self._arrays(param)
+                if len(now) != len(arrays) or any(
+                    x is not y for x, y in zip(now, arrays, strict=True)
+                ):
+                    rule = "parameters or state were replaced since the graph was captured"
+                    raise MinidlError(f"{rule}; capture it again", operator=name)
+            self._update(group, params, grads)
+
         current: Any = capture.recording()
-        current.at_replay(lambda: self._update(group, params, grads))
+        current.at_replay(again)
+
+    def _arrays(self, param: Tensor) -> list[Any]:
+        """What a step of `param` writes."""
+        state = self.state[param].values()
+        return [param.array, *(x.array for x in state if type(x) is Tensor)]
 
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         """Step `params`, whose gradients are `grads`, by the options of `group`."""

@@ -71,7 +71,8 @@ class Tensor:
                 "Tensor(array) wraps an array as it is; use minidl.tensor(data)",
                 got=type(array).__name__,
             )
-        self.array = array
+        # of NumPy's own class: operators test it
+        self.array = array if type(array) in ARRAY_TYPES else array.view(np.ndarray)
         self.storage = Storage() if storage is None else storage
         self.tracked = False
         self.node: Any = None

@@ -96,7 +96,8 @@ def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None
     source, where = ext_tensor, None if device is None else as_device(device)
     if not hasattr(source, "__dlpack__"):
         raise DTypeError("[from_dlpack] needs an object with __dlpack__", got=type(source).__name__)
-    if source.__dlpack_device__()[0] == 2:
+    where_it_is = getattr(source, "__dlpack_device__", None)
+    if where_it_is is not None and where_it_is()[0] == 2:
         array = on_device(Device("cuda")).from_dlpack(source)
         if array.dtype not in FROM_NUMPY:
             raise DTypeError("[from_dlpack] minidl has no such dtype", got=str(array.dtype))

@@ -289,7 +289,7 @@ def _array(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def construct(x: Any, *args: Any, **kwargs: Any) -> ndarray:
         _check(f"cupy.{function.__name__}", kwargs)
-        x = x if isinstance(x, np.ndarray) else _plain(x)
+        x = x.copy() if isinstance(x, np.ndarray) else _plain(x)  # to other memory
         return _wrapped(function(x, *args, **kwargs))
 
     return construct

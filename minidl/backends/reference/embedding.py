@@ -97,9 +97,8 @@ def _is_basic(item: Any) -> bool:
 
 
 def _places(item: Any) -> tuple[Any, ...]:
-    """An index item, a mask as the positions of what it selects, one array per axis."""
-    mask = isinstance(item, np.ndarray) and item.ndim and item.dtype == np.bool_
-    return np.nonzero(item) if mask else (item,)
+    """An index item as the array module takes it; where it takes no masks, as positions."""
+    return (item,)
 
 
 def index_put(
