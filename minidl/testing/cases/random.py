@@ -209,7 +209,7 @@ CASES = [
     _none("cauchy_", _filled("cauchy_", 1.0, 0.5),
           lambda size, seed, dtype: 1 + 0.5 * np.tan(
               np.pi * (_uniforms(math.prod(size), seed, dtype).reshape(size) - 0.5)),
-          _sized, "cauchy", "rand", dtypes=(float64,)),
+          _sized, "cauchy", "rand", dtypes=(float64,), scale=16),
     _none("geometric_", _filled("geometric_", 0.25),
           lambda size, seed, dtype: np.maximum(np.ceil(np.log1p(
               -_uniforms(math.prod(size), seed, dtype).reshape(size)) / math.log1p(-0.25)), 1),
