@@ -49,7 +49,7 @@ def test_why_there_is_none(
 
 def test_without_a_gpu():
     if cuda.is_available():
-        pytest.skip("there is a GPU")
+        pytest.skip("needs a machine without a GPU: this one has one")
     assert cuda.device_count() == 0
     why = cuda.missing()
     assert why and "\n" not in why and cuda.describe() == f"none: {why}"
@@ -81,7 +81,7 @@ def test_without_a_gpu():
 
 def test_what_programs_call_without_looking():
     if cuda.is_available():
-        pytest.skip("there is a GPU")
+        pytest.skip("needs a machine without a GPU: this one has one")
     state = minidl.get_rng_state().tolist()
     cuda.manual_seed(3)
     cuda.manual_seed_all(3)

@@ -98,7 +98,7 @@ CUPY = SimpleNamespace(
 @pytest.fixture(scope="module")
 def libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ctypes.CDLL]:
     if shutil.which("g++") is None:
-        pytest.skip("needs g++")
+        pytest.skip("needs g++, which runs the CUDA source on the CPU")
     folder, found = tmp_path_factory.mktemp("kernels"), {}
     for name, text in SOURCES.items():
         starts = [
@@ -324,7 +324,7 @@ def test_a_parameter_that_is_given_twice_steps_twice():
 # ---------------------------------------------------------------- the compiler
 
 
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc, of the CUDA toolkit")
 @pytest.mark.parametrize("name", [*SOURCES, "capture"])
 def test_nvcc_compiles_them_without_spills(name: str, tmp_path: Path):
     file = tmp_path / "kernel.cu"

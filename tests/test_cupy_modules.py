@@ -17,8 +17,6 @@ from minidl.nn import functional as F  # noqa: N812
 from minidl.nn.utils import prune
 from minidl.testing import standin
 
-pytest.importorskip("scipy")  # the stand-in's special functions
-
 
 @pytest.fixture(autouse=True)
 def gpu() -> Iterator[None]:

@@ -14,7 +14,6 @@ from minidl.testing.cases import CASES
 from minidl.testing.runner import jobs, run
 from minidl.testing.targets import Target, on
 
-pytest.importorskip("scipy")  # the stand-in's special functions
 EXAMPLES = 12  # of a row; the CPU's tables draw more
 
 

@@ -21,8 +21,6 @@ from minidl.testing.entries import ENTRIES
 from minidl.testing.runner import jobs, run
 from minidl.testing.targets import Target, on
 
-pytest.importorskip("scipy")  # the stand-in's special functions
-
 ROWS = {row.name: row for row in ENTRIES}
 
 

@@ -61,7 +61,6 @@ def _without_copies(function: Callable) -> Callable:
 
 @pytest.fixture
 def graph(libraries: dict, monkeypatch: pytest.MonkeyPatch) -> Iterator[Graph]:
-    pytest.importorskip("scipy")
     made, modules = Graph(), standin.modules
 
     def start(source: launch.Source, name: str, blocks: int, record: np.ndarray) -> None:

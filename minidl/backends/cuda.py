@@ -180,8 +180,8 @@ def max_memory_allocated(device: Any = None) -> int:
     """The most bytes that arrays held at once, without those of graphs, and at least what they
     hold now; since the program began or `reset_peak_memory_stats`.
 
-    Counted from the first tensor on a GPU. 0 is never too much: a program that gave CuPy an
-    allocator of its own gets what is in use now.
+    Counted from the first tensor on a GPU. A program that gave CuPy an allocator of its own gets
+    what is in use now.
     """
     index = device_index(device)
     return max(_peak.get(index, 0), _in_use(present(), index))

@@ -32,7 +32,7 @@ _SERVED = (
     "sum prod cumsum cumprod any all argmax argmin sort argsort argpartition count_nonzero "
     "where clip copyto stack flip roll pad tril triu take take_along_axis repeat tile nonzero "
     "einsum outer empty zeros ones full arange asarray array broadcast_to ascontiguousarray "
-    "moveaxis expand_dims put_along_axis unique bincount searchsorted histogram from_dlpack"
+    "moveaxis put_along_axis unique bincount searchsorted histogram from_dlpack"
 )
 ARRAY_ENTRIES = {n.partition(":")[0]: n.rpartition(":")[2] for n in _SERVED.split()}
 _SPECIFIED = (

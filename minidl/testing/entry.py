@@ -39,12 +39,11 @@ class Entry(Case):
     normal number; plus eps times what `floor(wants, *args, **kwargs)` gives, where the entry's
     contract states a floor that this does not cover); "bits" against the specification in the
     same dtype, to the last bit; a number allows so many ULP (of the size `least` at least). writes:
-    positions of the arguments
-    (arrays or lists of them) that the entry writes and that are its results. view: the result may
-    be a view of an input. any_order: its memory may have another order than C's, or it may be a
-    scalar. half: "table" if it takes 16-bit floats where the table says so, "always" if it takes
-    them on every table. spread: what order the memory of a result may have beside C's, as a
-    function of the result; through: what is applied to the entry where its results are not
+    positions of the arguments (arrays or lists of them) that the entry writes and that are its
+    results. view: the result may be a view of an input. any_order: its memory may have another
+    order than C's, or it may be a scalar. half: "table" if it takes 16-bit floats where the table
+    says so, "always" if it takes them on every table. spread: what order the memory of a result
+    may have beside C's, as a function of the result; through: what is applied to the entry where its results are not
     unique, as to `oracle`.
     """
 

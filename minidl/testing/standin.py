@@ -370,7 +370,7 @@ def _one_gpu() -> types.SimpleNamespace:
 
 def modules() -> dict[str, types.ModuleType]:
     """`sys.modules` with the stand-in: "cupy" and "cupyx", and what belongs to them."""
-    # the oracle of CuPy's special functions; an extra of the tests
+    # in place of CuPy's special functions; the extra `test` has it
     import scipy.special
 
     constructors = (np.array, np.asarray, np.asanyarray, np.ascontiguousarray)

@@ -206,6 +206,7 @@ CASES = [
     _none("log_normal_", _filled("log_normal_", 0.5, 0.25),
           lambda size, seed, dtype: np.exp(0.5 + 0.25 * _normals(size, seed, dtype)), _sized,
           "randn", dtypes=(float64, float32)),
+    # the sum may cancel all but the rounding of the tangent
     _none("cauchy_", _filled("cauchy_", 1.0, 0.5),
           lambda size, seed, dtype: 1 + 0.5 * np.tan(
               np.pi * (_uniforms(math.prod(size), seed, dtype).reshape(size) - 0.5)),
