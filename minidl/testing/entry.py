@@ -43,8 +43,8 @@ class Entry(Case):
     results. view: the result may be a view of an input. any_order: its memory may have another
     order than C's, or it may be a scalar. half: "table" if it takes 16-bit floats where the table
     says so, "always" if it takes them on every table. spread: what order the memory of a result
-    may have beside C's, as a function of the result; through: what is applied to the entry where its results are not
-    unique, as to `oracle`.
+    may have beside C's, as a function of the result; through: what is applied to the entry
+    where its results are not unique, as to `oracle`.
     """
 
     grad: bool = False
