@@ -1,19 +1,17 @@
-"""Build script of minidl: compiles csrc/cpu into `minidl._cpu`.
+"""Build script of minidl: compiles csrc/cpu into `minidl._cpu` and csrc/cuda into `minidl._cuda`.
 
-Every kernel file is compiled once per instruction set, under its own flags and namespace, in
-parallel; the rest once, for any processor. Objects are kept and built again when a source, a header
-or a flag changed. Only a missing compiler is forgiven: then minidl runs on NumPy, and `minidl info`
-gives the reason recorded here. Environment: CXX, the compiler; MINIDL_NATIVE, 1 makes the extension
-mandatory and 0 leaves it out.
+Every kernel file of csrc/cpu is compiled once per instruction set, under its own flags and
+namespace, in parallel; the rest once, for any processor. Objects are kept and built again when a
+source, a header or a flag changed. Only a missing compiler is forgiven: then minidl runs on NumPy
+(and CuPy compiles the GPU's kernels at run time), and `minidl info` gives the reason recorded here.
+Environment: CXX, the compiler; MINIDL_NATIVE and MINIDL_CUDA, 1 makes the extension mandatory and
+0 leaves it out; CUDA_HOME, where nvcc is.
 
 `python setup.py selftest [--sanitize=address,undefined|thread]` runs csrc/cpu/selftest.cpp, and
 build_ext takes the same option; `.ci/run` has how to test such a build.
 """
 
-import hashlib
 import os
-import shlex
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -24,6 +22,10 @@ from setuptools import Command, Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
+sys.path.insert(0, str(ROOT / "csrc"))
+
+import build as csrc  # noqa: E402
+
 SOURCES = ROOT / "csrc" / "cpu"
 # compiled for any processor: no kernels
 ONCE = ("allocator", "dispatch", "pages", "parallel", "weights")
@@ -40,25 +42,6 @@ if os.uname().machine == "x86_64":
         "avx512": AVX512,
         "avx512_bf16": f"{AVX512} -mavx512bf16 -mavx512vnni",
     }
-
-
-def compiler() -> list[str]:
-    """The C++ compiler and its first arguments; empty if there is none."""
-    candidates = [os.environ.get("CXX"), sysconfig.get_config_var("CXX"), "g++", "clang++", "c++"]
-    for candidate in filter(None, candidates):
-        words = shlex.split(candidate)
-        if shutil.which(words[0]):
-            return words
-        if candidate == os.environ.get("CXX"):
-            raise SystemExit(f"CXX={candidate}: there is no such program")
-    return []
-
-
-def run(command: list[str]) -> None:
-    """Run a command; its output, and an end of the build, if it fails."""
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{shlex.join(command)}\n{done.stdout}{done.stderr}")
 
 
 def units(names: list[str]) -> list[tuple[str, str, list[str]]]:
@@ -84,24 +67,17 @@ def compile_all(left_out: str, sanitize: str, to_bind: list[str]) -> tuple[Path,
 
     to_bind: further flags of the sources that know Python.
     """
-    cxx, flags = compiler(), sanitizing(sanitize)
+    cxx, flags = csrc.compiler(), sanitizing(sanitize)
     folder = ROOT / "build" / (sanitize.replace(",", "-") or "cpu")
-    folder.mkdir(parents=True, exist_ok=True)
-    headers = b"".join(path.read_bytes() for path in sorted(SOURCES.glob("*.h")))
+    headers = sorted(SOURCES.glob("*.h"))
     names = sorted(p.stem for p in SOURCES.glob("*.cpp") if not p.stem.startswith(left_out))
 
     def compile_one(unit: tuple[str, str, list[str]]) -> str:
         target, name, own = unit
-        source = SOURCES / f"{name}.cpp"
+        source, result = SOURCES / f"{name}.cpp", folder / f"{target}.o"
         more = to_bind if name.startswith("bind") else []
         command = [*cxx, *FLAGS, *own, *flags, *more, "-c", str(source)]
-        text = "\0".join(command).encode() + source.read_bytes() + headers
-        made_from = hashlib.sha256(text).hexdigest()
-        result, stamp = folder / f"{target}.o", folder / f"{target}.sha256"
-        if not (result.exists() and stamp.exists() and stamp.read_text() == made_from):
-            stamp.unlink(missing_ok=True)
-            run([*command, "-o", str(result)])
-            stamp.write_text(made_from)
+        csrc.compiled(command, result, [source, *headers])
         return str(result)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -110,8 +86,15 @@ def compile_all(left_out: str, sanitize: str, to_bind: list[str]) -> tuple[Path,
         return folder, list(objects)
 
 
+# name -> the variable that forces it, what finds its compiler, and what is missing without one
+EXTENSIONS = {
+    "minidl._cpu": ("MINIDL_NATIVE", csrc.compiler, "no C++ compiler at install"),
+    "minidl._cuda": ("MINIDL_CUDA", csrc.cuda_compiler, "no nvcc at install"),
+}
+
+
 class BuildNative(build_ext):
-    """Build the extension, or record why there is none."""
+    """Build the extensions, or record why there is none."""
 
     user_options = [*build_ext.user_options, ("sanitize=", None, "address,undefined or thread")]
 
@@ -121,38 +104,43 @@ class BuildNative(build_ext):
         self.sanitize = ""
 
     def run(self) -> None:
-        """Build, and leave a note of how beside the extension or in its place."""
-        wanted = os.environ.get("MINIDL_NATIVE", "")
-        self.found = compiler() if wanted != "0" else []
-        self.reason = "" if self.found else "no C++ compiler at install"
-        if wanted == "0":
-            self.reason = "MINIDL_NATIVE=0 at install"
-        if self.reason and wanted == "1":
-            raise SystemExit(f"MINIDL_NATIVE=1, but there is {self.reason}")
+        """Build, and leave a note of how beside each extension or in its place."""
+        self.reasons = {}
         for extension in self.extensions:
-            extension.optional = bool(self.reason)  # or its absence is an error
+            variable, compiler, missing = EXTENSIONS[extension.name]
+            wanted = os.environ.get(variable, "")
+            reason = f"{variable}=0 at install" if wanted == "0" else "" if compiler() else missing
+            if reason and wanted == "1":
+                raise SystemExit(f"{variable}=1, but there is {reason}")
+            extension.optional = bool(reason)  # or its absence is an error
+            self.reasons[extension.name] = reason
         super().run()
-        target = Path(self.get_ext_fullpath("minidl._cpu"))
-        if self.reason:
-            target.unlink(missing_ok=True)
-        (target.parent / "_build.txt").write_text(f"{self.reason}\n", encoding="utf-8")
+        for name, reason in self.reasons.items():
+            target = Path(self.get_ext_fullpath(name))
+            note = "_build.txt" if name == "minidl._cpu" else "_build_cuda.txt"
+            (target.parent / note).write_text(f"{reason}\n", encoding="utf-8")
+            if reason:
+                target.unlink(missing_ok=True)
+        csrc.write_texts(target.parent / "_kernels")
 
     def build_extension(self, ext: Extension) -> None:
         """Compile what changed and link."""
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
-        if self.reason:
-            target.unlink(missing_ok=True)
-            print(f"minidl: built without native kernels: {self.reason}", file=sys.stderr)
-        else:
-            import numpy
-            import pybind11
+        if reason := self.reasons[ext.name]:
+            print(f"minidl: built without {ext.name}: {reason}", file=sys.stderr)
+            return
+        import numpy
+        import pybind11
 
-            places = [numpy.get_include(), pybind11.get_include(), sysconfig.get_path("include")]
-            to_bind = [f"-I{place}" for place in places]
-            _, objects = compile_all("selftest", self.sanitize, to_bind)
-            flags = ["-shared", "-pthread", *sanitizing(self.sanitize)]
-            run([*self.found, *flags, *objects, "-o", str(target)])
+        places = [numpy.get_include(), pybind11.get_include(), sysconfig.get_path("include")]
+        to_bind = [f"-I{place}" for place in places]
+        if ext.name == "minidl._cuda":
+            csrc.cuda_extension(target, to_bind)
+            return
+        _, objects = compile_all("selftest", self.sanitize, to_bind)
+        flags = ["-shared", "-pthread", *sanitizing(self.sanitize)]
+        csrc.run([*csrc.compiler(), *flags, *objects, "-o", str(target)])
 
 
 class SelfTest(Command):
@@ -173,11 +161,11 @@ class SelfTest(Command):
         folder, objects = compile_all("bind", self.sanitize, [])
         program = folder / "selftest"
         flags = ["-pthread", *sanitizing(self.sanitize)]
-        run([*compiler(), *flags, *objects, "-o", str(program)])
+        csrc.run([*csrc.compiler(), *flags, *objects, "-o", str(program)])
         raise SystemExit(subprocess.run([str(program)]).returncode)
 
 
 setup(
-    ext_modules=[Extension("minidl._cpu", [])],
+    ext_modules=[Extension(name, []) for name in EXTENSIONS],
     cmdclass={"build_ext": BuildNative, "selftest": SelfTest},
 )

@@ -28,7 +28,7 @@ LAYERS = (
     ("tensor",),
     ("backends",),
     ("dtypes", "errors"),
-    ("_cpu",),  # csrc/cpu
+    ("_cpu", "_cuda"),  # csrc/cpu, csrc/cuda
 )
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 

@@ -95,9 +95,9 @@ TABLES["start"] = _start()
 
 
 def available() -> list[str]:
-    """Names that `use_backend` takes, and `MINIDL_BACKEND` but for "cupy", the GPU's table."""
-    names = [name for name in TABLES if name not in ("default", "start", "cupy")]
-    return [*names, "cupy"] if cuda.is_available() else names
+    """Names that `use_backend` takes, and `MINIDL_BACKEND` but for those of the GPU's tables."""
+    names = [name for name in TABLES if name not in ("default", "start", *cuda.NAMES)]
+    return [*names, *cuda.NAMES] if cuda.is_available() else names
 
 
 local = Local()
@@ -106,7 +106,7 @@ local = Local()
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
     """Run the block on another kernel table, in this thread only."""
-    state, table = local.state, cuda.table() if name == "cupy" else table_named(name)
+    state, table = local.state, cuda.table(name) if name in cuda.NAMES else table_named(name)
     slot = table.device
     before = getattr(state, slot)
     setattr(state, slot, table)

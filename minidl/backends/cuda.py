@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends import cupy_gpu
+from minidl.backends import cupy_gpu, native_cuda
 from minidl.backends.cupy_gpu import capture
 from minidl.backends.cupy_gpu.capture import register_generator as register_generator
 from minidl.backends.cupy_gpu.graphs import (
@@ -54,14 +54,24 @@ def device_count() -> int:
     return present().cuda.runtime.getDeviceCount() if is_available() else 0
 
 
-def table() -> Kernels:
-    """The kernel table of the GPU, built when it is first asked for; DeviceError without one."""
+NAMES = ("cupy", "cuda")  # of the tables: CuPy alone, and our kernels over it
+
+
+def table(name: str = "cuda") -> Kernels:
+    """A kernel table of the GPU, built when one is first asked for; DeviceError without a GPU."""
     with _lock:
-        if "cupy" not in TABLES:
+        if name not in TABLES:
             cupy = present()
-            TABLES["cupy"] = Kernels("cuda", cupy_gpu.module(), [cupy_gpu.layer()])
+            build_tables()
             _watch_memory(cupy)
-    return TABLES["cupy"]
+    return TABLES[name]
+
+
+def build_tables() -> None:
+    """Build the tables of the GPU over the array module that is called CuPy now."""
+    layers = [cupy_gpu.layer()]
+    TABLES["cupy"] = Kernels("cuda", cupy_gpu.module(), layers)
+    TABLES["cuda"] = Kernels("cuda", cupy_gpu.module(), [*layers, native_cuda.layer()])
 
 
 def describe() -> list[str] | str:

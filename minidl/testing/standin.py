@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
 from minidl.backends import cuda, cupy_gpu, local
 from minidl.backends.reference.special import lgamma
@@ -81,6 +82,16 @@ def _wrapped(x: Any) -> Any:
     if isinstance(x, list | tuple):
         return tuple(_wrapped(item) for item in x)
     return x
+
+
+_addressed: list[tuple[int, int]] = []  # bounds of the arrays whose addresses were asked for
+
+
+def addressed() -> list[tuple[int, int]]:
+    """(first, behind the last) byte of the arrays whose address was taken since the last call."""
+    found = _addressed.copy()
+    _addressed.clear()
+    return found
 
 
 class Function:
@@ -176,6 +187,7 @@ class ndarray:
         if name == "device":
             return types.SimpleNamespace(id=0)
         if name == "data":
+            _addressed.append(byte_bounds(self._array))
             return types.SimpleNamespace(ptr=self._array.ctypes.data)
         if name == "flags":
             return types.SimpleNamespace(
@@ -419,18 +431,17 @@ def modules() -> dict[str, types.ModuleType]:
 
 @contextmanager
 def installed() -> Iterator[Kernels]:
-    """Run the block with the stand-in for CuPy and, in this thread, its kernel table."""
+    """Run the block with the stand-in for CuPy and, in this thread, the best table over it."""
     stand = modules()
     before = {name: sys.modules.get(name) for name in stand}
-    table, active = TABLES.get("cupy"), local.state.cuda
+    tables, active = {name: TABLES.get(name) for name in cuda.NAMES}, local.state.cuda
     try:
         sys.modules.update(stand)
         cuda.missing.cache_clear()
         cupy_gpu.forget()
-        kernels = Kernels("cuda", cupy_gpu.module(), [cupy_gpu.layer()])
-        TABLES["cupy"] = kernels
-        local.state.cuda = kernels
-        yield kernels
+        cuda.build_tables()
+        local.state.cuda = TABLES["cuda"]
+        yield TABLES["cuda"]
     finally:
         for name, module in before.items():
             sys.modules.pop(name, None)
@@ -438,7 +449,8 @@ def installed() -> Iterator[Kernels]:
                 sys.modules[name] = module
         cuda.missing.cache_clear()
         cupy_gpu.forget()
-        TABLES.pop("cupy", None)
-        if table is not None:
-            TABLES["cupy"] = table
+        for name, table in tables.items():
+            TABLES.pop(name, None)
+            if table is not None:
+                TABLES[name] = table
         local.state.cuda = active

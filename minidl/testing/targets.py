@@ -74,7 +74,7 @@ def _reason(name: str) -> str:
             layer, _, why = reason.partition(": ")
             if layer == name:
                 return f": {why}"
-    if name in ("cupy", "cuda") and (why := backends.cuda.missing()):
+    if name in backends.cuda.NAMES and (why := backends.cuda.missing()):
         return f": {why}"
     return ""
 
@@ -87,8 +87,8 @@ def on(target: Target) -> Iterator[None]:
     """Run the block on a target, in this thread; arrays that are `placed` go to its device."""
     global _device
     before, isa = _device, native.cpu.isa() if target.isa else None
-    if target.backend == "cupy":
-        backends.cuda.table()  # built when it is first asked for
+    if target.backend in backends.cuda.NAMES:
+        backends.cuda.table(target.backend)  # built when it is first asked for
     _device = TABLES[target.backend].device
     if target.isa:
         native.use_isa(target.isa)

@@ -1,0 +1,4 @@
+#include "registry.h"
+#include "softmax.cuh"
+
+REGISTER(softmax, SOFTMAX_KERNELS);

@@ -1,0 +1,213 @@
+"""Starting the kernels of csrc/cuda: by the extension, or compiled at run time by NVRTC.
+
+A kernel takes one struct of 8-byte fields, which are given here as integers (addresses, sizes) and
+floats. `minidl._cuda`, compiled by nvcc at install, starts it in a microsecond; without that, CuPy
+compiles the same source for the GPU at hand when a family is first used. Nothing here waits for the
+GPU, and no kernel allocates: outputs and work space are CuPy arrays that the caller made.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any, Protocol
+
+import ml_dtypes
+import numpy as np
+
+from minidl.backends.cupy_gpu.xp import cp
+from minidl.errors import DeviceError
+
+try:
+    import minidl._cuda as _extension  # type: ignore[import-not-found]
+except ImportError as error:
+    _extension, _import_error = None, str(error)
+
+_PACKAGE = Path(__file__).parent.parent.parent
+BUSY = 132 * 8  # blocks that keep a large GPU busy
+
+# the suffix of a kernel for arrays of this dtype
+KINDS = {
+    np.dtype(np.float32): "float32",
+    np.dtype(np.float64): "float64",
+    np.dtype(np.float16): "float16",
+    np.dtype(ml_dtypes.bfloat16): "bfloat16",
+}
+
+
+class Machine(Protocol):
+    """Who runs kernels."""
+
+    def start(
+        self, family: str, kernel: str, blocks: int, threads: int, shared: int, fields: tuple
+    ) -> None:
+        """Start `blocks` blocks of `threads` threads with `shared` bytes of dynamic memory."""
+
+    def most_shared(self) -> int:
+        """The most bytes of dynamic memory that a block may have."""
+        ...
+
+
+class OnGPU:
+    """What the two that start kernels on a GPU have in common."""
+
+    def __init__(self) -> None:
+        self._shared: dict[int, int] = {}
+
+    def most_shared(self) -> int:
+        """What the current GPU allows, less what kernels have of their own."""
+        place = cp.cuda.runtime.getDevice()
+        if place not in self._shared:
+            properties = cp.cuda.runtime.getDeviceProperties(place)
+            self._shared[place] = properties["sharedMemPerBlockOptin"] - 2048
+        return self._shared[place]
+
+
+class Compiled(OnGPU):
+    """The extension."""
+
+    def __init__(self, extension: Any) -> None:
+        super().__init__()
+        self._launch = extension.launch
+        self._find = extension.find
+        self._handles: dict[str, int] = {}
+
+    def start(
+        self, family: str, kernel: str, blocks: int, threads: int, shared: int, fields: tuple
+    ) -> None:
+        """Start a kernel in the current stream."""
+        handle = self._handles.get(kernel)
+        if handle is None:
+            handle = self._handles[kernel] = self._find(kernel)
+        self._launch(handle, blocks, threads, shared, cp.cuda.get_current_stream().ptr, *fields)
+
+
+class Runtime(OnGPU):
+    """NVRTC, through CuPy, which keeps what it compiled on disk."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._modules: dict[tuple[int, str], Any] = {}
+        self._kernels: dict[tuple[int, str], Any] = {}
+
+    def start(
+        self, family: str, kernel: str, blocks: int, threads: int, shared: int, fields: tuple
+    ) -> None:
+        """Start a kernel in the current stream; the first one of a family is compiled first."""
+        place = cp.cuda.runtime.getDevice()
+        function = self._kernels.get((place, kernel))
+        if function is None:
+            function = self._load(place, family, kernel)
+        if shared > 48 * 1024:
+            function.max_dynamic_shared_size_bytes = shared
+        function((blocks,), (threads,), (packed(fields),), shared_mem=shared)
+
+    def _load(self, place: int, family: str, kernel: str) -> Any:
+        module = self._modules.get((place, family))
+        if module is None:
+            module = cp.RawModule(code=source(family), options=OPTIONS)
+            self._modules[place, family] = module
+        function = self._kernels[place, kernel] = module.get_function(kernel)
+        return function
+
+
+OPTIONS = ("-std=c++17",)
+
+
+def packed(fields: tuple) -> np.ndarray:
+    """The struct of these fields as an array of one element, which CuPy passes by value."""
+    codes = "".join(["d" if type(field) is float else "Q" for field in fields])
+    wrapped = [field if type(field) is float else field & 0xFFFFFFFFFFFFFFFF for field in fields]
+    data = struct.pack(f"<{codes}", *wrapped)
+    return np.frombuffer(data, np.dtype([("field", "<u8", (len(fields),))]))
+
+
+def source(family: str) -> str:
+    """The text of a family, as the build left it beside the package."""
+    return (_PACKAGE / "_kernels" / f"{family}.cu").read_text(encoding="utf-8")
+
+
+_machine: Machine | None = None
+
+
+def missing() -> str | None:
+    """Why no kernel of ours runs here, in one line; None if they do. Chooses the machine."""
+    global _machine
+    if _machine is not None:
+        return None
+    if not hasattr(cp, "RawModule"):
+        return "the stand-in for CuPy runs no kernels"
+    if _extension is not None:
+        _machine = Compiled(_extension)
+    elif not (_PACKAGE / "_kernels").is_dir():
+        return "minidl/_kernels is not there: install minidl, or run `python setup.py build_ext -i`"
+    else:
+        _machine = Runtime()
+    return None
+
+
+def describe() -> str:
+    """How the kernels come to the GPU, in one line."""
+    if why := missing():
+        return f"none: {why}"
+    if type(_machine) is Runtime:
+        return f"compiled at run time by NVRTC (no extension: {why_no_extension()})"
+    return "minidl._cuda, compiled by nvcc"
+
+
+def why_no_extension() -> str:
+    """What the installation noted, or Python's own reason."""
+    try:
+        note = (_PACKAGE / "_build_cuda.txt").read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        note = ""
+    return note or ("" if _extension is not None else _import_error)
+
+
+def use(machine: Machine | None) -> Machine | None:
+    """Start kernels on this machine from now on; the one before. None: choose anew."""
+    global _machine
+    before, _machine = _machine, machine
+    return before
+
+
+class Family:
+    """The kernels of one file of csrc/cuda."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def start(self, kernel: str, blocks: int, threads: int, shared: int, *fields: Any) -> None:
+        """Start `kernel` in the current stream; an address may be None, of nothing."""
+        if not blocks:
+            return
+        if blocks >= 2**31:
+            raise DeviceError(f"{kernel} would need {blocks} blocks; a GPU takes 2^31 - 1")
+        machine: Any = _machine
+        given = tuple([0 if field is None else field for field in fields])
+        machine.start(self.name, kernel, blocks, threads, shared, given)
+
+
+def pointer(x: Any) -> int:
+    """The address of an array's first element; 0 for None."""
+    return 0 if x is None else x.data.ptr
+
+
+def rows_plan(rows: int, width: int, itemsize: int, kept: int = 1) -> tuple[int, int, int, int]:
+    """How to work on rows: (blocks, threads, threads per row, bytes of shared memory).
+
+    A warp takes a row of up to 1,024 elements, a block of 128 to 512 threads a longer one; `kept`
+    rows of the same width stay in shared memory, or no bytes of it where they do not fit.
+    """
+    if width <= 1024:
+        group, threads = 32, 256
+    else:
+        group = threads = 128 if width <= 4096 else 256 if width <= 16384 else 512
+    teams = threads // group
+    shared = teams * kept * (-(-width * itemsize // 16) * 16)
+    return -(-rows // teams), threads, group, shared if shared <= _most_shared() else 0
+
+
+def _most_shared() -> int:
+    machine: Any = _machine
+    return machine.most_shared()
