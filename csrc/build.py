@@ -172,7 +172,7 @@ def text_of(name: str) -> str:
         seen.add(path)
         lines = []
         for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-            included = re.match(r'\s*#include "(.+)"', line)
+            included = re.match(r'\s*#\s*include "(.+)"', line)
             if included:
                 line = expanded((path.parent / included[1]).resolve())
             if line.strip() != "#pragma once" and not line.startswith("//"):

@@ -1,8 +1,8 @@
 """Compile the kernels of csrc/cuda with NVRTC, as CuPy does where there is no nvcc; no GPU needed.
 
-`python tests/cuda_nvrtc.py [sm_89 ...]` needs CuPy and NVIDIA's package nvidia-cuda-nvrtc. For every family it
-prints the kernels, the time and the size for each GPU generation, and ends with 1 if one does not
-compile or a kernel of the source is missing in what was compiled.
+`python tests/cuda_nvrtc.py [sm_89 ...]` needs CuPy and NVIDIA's package nvidia-cuda-nvrtc. For
+every family it prints the kernels, the time and the size for each GPU generation, and ends with 1
+if one does not compile or a kernel of the source is missing in what was compiled.
 """
 
 from __future__ import annotations

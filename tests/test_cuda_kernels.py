@@ -9,6 +9,7 @@ import pytest
 from emulation import Emulator, emulated
 
 from minidl.backends import native_cuda
+from minidl.cli import info
 from minidl.testing.entries import ENTRIES
 from minidl.testing.runner import jobs, run
 from minidl.testing.targets import Target, on
@@ -31,3 +32,18 @@ def test_entry(row, machine: Emulator):
         for job in jobs([row]):
             run(*job)
     assert machine.started
+
+
+def test_info_names_what_serves_the_entries(machine: Emulator):
+    found = info.kernels("cuda")
+    for name, source in found.items():
+        assert (source["layer"] == "native") == (name in SERVED), name
+        if name in SERVED:
+            assert source["function"].startswith("minidl.backends.native_cuda."), source
+            assert not source["reasons"]
+        else:
+            assert source["reasons"][-1] == "native: has no kernel for it" or source["layer"] != (
+                "cupy"
+            )
+    plain = info.kernels("cupy")
+    assert all(source["layer"] == "cupy" for source in plain.values())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from minidl import backends, train
-from minidl.backends import cuda, native
+from minidl.backends import cuda, native, native_cuda
 from minidl.backends.table import TABLES
 from minidl.cli.common import say
 from minidl.train.report import columns
@@ -31,8 +31,10 @@ def run(as_json: bool) -> int:
     facts["threads"] = threads()
     facts["blas"] = _blas()
     facts["gpus"] = cuda.describe()
+    facts["gpu_kernels"] = native_cuda.describe()
     facts["tables"] = backends.available()
     facts["kernels"] = kernels()
+    facts["kernels_on_gpu"] = kernels("cuda") if cuda.is_available() else {}
     say(train.to_json(facts, indent=2) if as_json else _text(facts))
     return 0
 
@@ -142,18 +144,23 @@ def _blas() -> list[dict[str, Any]]:
     ]
 
 
-def kernels() -> dict[str, dict[str, Any]]:
-    """`backends.report` with the function of each entry, and why no better layer serves it."""
-    table, found = TABLES["start"], backends.report()
+def kernels(name: str = "default") -> dict[str, dict[str, Any]]:
+    """`backends.report` with the function of each entry, and why no better layer serves it.
+
+    name: a table of `backends.available()`; "default" is the CPU's that is in use.
+    """
+    found = backends.report(name)
+    table = TABLES["start"] if name == "default" else TABLES[name]
     present = sorted({source["layer"] for source in found.values()}, key=_rank)
+    lowest = _rank("reference" if table.device == "cpu" else "cupy")
     for entry, source in found.items():
         layer, function = source["layer"], getattr(table, entry)
-        source["function"] = _function(entry, layer, function)
+        source["function"] = _function(entry, layer, function, table.device)
         source["half"] = entry in table.half
         source["reasons"] = [
             *source["reasons"],
             *(f"{better}: has no kernel for it" for better in present
-              if _rank(better) > max(_rank(layer), _rank("reference"))),
+              if _rank(better) > max(_rank(layer), lowest)),
         ]  # fmt: skip
     return found
 
@@ -162,11 +169,13 @@ def _rank(layer: str) -> int:
     return _LAYERS.index(layer) if layer in _LAYERS else len(_LAYERS)
 
 
-def _function(entry: str, layer: str, function: Any) -> str:
-    if layer == "native" and native.cpu is not None:
+def _function(entry: str, layer: str, function: Any, device: str) -> str:
+    if layer == "native" and device == "cpu":
         return f"minidl._cpu.{entry}"
     module = getattr(function, "__module__", None) or layer
     name = getattr(function, "__qualname__", None) or getattr(function, "__name__", entry)
+    if "<locals>" in name and layer == "native":
+        return f"{module}: {entry}"
     return f"{layer}: {entry}" if "<locals>" in name else f"{module}.{name}"
 
 
@@ -191,21 +200,24 @@ def _text(facts: dict[str, Any]) -> str:
             ("threads", f"{pool['used']}: {pool['why']}"),
             ("blas", "; ".join(blas) or "none found"),
             ("gpus", _said(facts["gpus"])),
+            ("gpu kernels", facts["gpu_kernels"]),
             ("tables", ", ".join(facts["tables"])),
         ]
     )
-    for layer in sorted({s["layer"] for s in facts["kernels"].values()}, key=_rank, reverse=True):
-        own = {e: s for e, s in facts["kernels"].items() if s["layer"] == layer}
-        lines += ["", f"{len(own)} kernel entries served by {layer}{_about(layer, processor)}"]
-        rows = [
-            (
-                entry,
-                source["function"] + (" *" if source["half"] else ""),
-                "; ".join(source["reasons"]),
-            )
-            for entry, source in own.items()
-        ]
-        lines += columns(rows)
+    for where, found in (("", facts["kernels"]), (" on the GPU", facts["kernels_on_gpu"])):
+        for layer in sorted({s["layer"] for s in found.values()}, key=_rank, reverse=True):
+            own = {e: s for e, s in found.items() if s["layer"] == layer}
+            about = _about(f"{layer}{where}", processor)
+            lines += ["", f"{len(own)} kernel entries{where} served by {layer}{about}"]
+            rows = [
+                (
+                    entry,
+                    source["function"] + (" *" if source["half"] else ""),
+                    "; ".join(source["reasons"]),
+                )
+                for entry, source in own.items()
+            ]
+            lines += columns(rows)
     return "\n".join(lines)
 
 
@@ -221,6 +233,11 @@ def _about(layer: str, processor: dict[str, Any]) -> str:
             f" ({processor['isa']}); * takes 16-bit floats as they are, for others operators"
             " widen;\nwhat a kernel does not take (most take no float64) goes to the layer below"
         )
-    if layer in ("numpy", "cupy"):
+    if layer == "native on the GPU":
+        return (
+            "; * takes 16-bit floats as they are, for others operators widen;\n"
+            "what a kernel does not take goes to CuPy's entry"
+        )
+    if layer == "numpy":
         return ", the array module's own functions"
     return ""

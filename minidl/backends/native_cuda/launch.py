@@ -24,6 +24,7 @@ except ImportError as error:
     _extension, _import_error = None, str(error)
 
 _PACKAGE = Path(__file__).parent.parent.parent
+_NO_TEXT = "not built: install minidl, or run `python setup.py build_ext --inplace`"
 BUSY = 132 * 8  # blocks that keep a large GPU busy
 
 # the suffix of a kernel for arrays of this dtype
@@ -140,28 +141,30 @@ def missing() -> str | None:
     if _extension is not None:
         _machine = Compiled(_extension)
     elif not (_PACKAGE / "_kernels").is_dir():
-        return "minidl/_kernels is not there: install minidl, or run `python setup.py build_ext -i`"
+        return _NO_TEXT
     else:
         _machine = Runtime()
     return None
 
 
 def describe() -> str:
-    """How the kernels come to the GPU, in one line."""
-    if why := missing():
-        return f"none: {why}"
-    if type(_machine) is Runtime:
-        return f"compiled at run time by NVRTC (no extension: {why_no_extension()})"
-    return "minidl._cuda, compiled by nvcc"
+    """How the kernels come to a GPU, in one line, whether there is a GPU or not."""
+    if _extension is not None:
+        major, minor = divmod(_extension.runtime_version // 10, 100)
+        count = len(_extension.kernels())
+        return f"minidl._cuda: {count} kernels, compiled by nvcc {major}.{minor}"
+    if not (_PACKAGE / "_kernels").is_dir():
+        return f"none: {_NO_TEXT}"
+    return f"compiled by NVRTC when they are first used ({_why_no_extension()})"
 
 
-def why_no_extension() -> str:
+def _why_no_extension() -> str:
     """What the installation noted, or Python's own reason."""
     try:
         note = (_PACKAGE / "_build_cuda.txt").read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         note = ""
-    return note or ("" if _extension is not None else _import_error)
+    return note or _import_error
 
 
 def use(machine: Machine | None) -> Machine | None:
