@@ -10,7 +10,8 @@ goes ahead, so that the calls are queued before the first one runs and the time 
 count. Reported are medians over the rounds, the spread (largest less smallest, over the median),
 and the fewest bytes over the time as a share of what large copies reach in the same run.
 
---check compares and times nothing; --seconds leaves out the rows for which there is no time;
+--check compares and times nothing, with every array from an allocation of its own, so that a
+sanitizer sees its bounds; --seconds leaves out the rows for which there is no time;
 --quick takes 10 rounds without torch.compile. --dry runs it all without a GPU: the kernels on the
 emulator of the tests, at tiny shapes, times of no meaning. Exit code 1 if a result is wrong.
 """
@@ -476,7 +477,7 @@ def main(given: Sequence[str] | None = None) -> int:
     start = perf_counter()
     results: list[Result] = []
     left, skipped = [], []
-    with place(options.dry) as lab:
+    with place(options.dry, options.check) as lab:
         torch = imported(options)
         how = "for the emulator" if options.dry else native_cuda.describe()
         print(f"{lab.name}; kernels of ours: {how}")

@@ -67,7 +67,6 @@ class GPU:
     def __init__(self) -> None:
         self.cupy = import_module("cupy")
         self.tables = {"minidl": cuda.table("cuda"), "cupy": cuda.table("cupy")}
-        self.torch_device = "cuda"
         self.name = cuda.get_device_name()
         self.cache = cuda.get_device_properties().L2_cache_size
         module = self.cupy.RawModule(code=LIMITS, options=("-std=c++17",))
@@ -119,7 +118,7 @@ class GPU:
         cuda.synchronize()
 
     def window(self, call: Callable[[], Any], calls: int, ahead: float) -> tuple[float, float]:
-        """(seconds on the GPU, seconds to start it) of a call, behind `ahead` seconds of spinning."""
+        """(seconds on the GPU, seconds to start it) of a call, behind `ahead` seconds of spin."""
         start, stop = self.cupy.cuda.Event(), self.cupy.cuda.Event()
         self._kernel["spin"]((1,), (1,), (np.int64(ahead * 1e9),))
         start.record()
@@ -176,7 +175,6 @@ class Dry(GPU):
 
     def __init__(self, tables: dict[str, Kernels]) -> None:
         self.tables = tables
-        self.torch_device = "cpu"
         self.name = "none: the emulator"
         self.cache = 1
         self._drawn = 0
@@ -224,13 +222,23 @@ def _driver() -> str:
 
 
 @contextmanager
-def place(dry: bool) -> Iterator[GPU]:
-    """Where the rows run."""
+def emulator() -> Iterator[None]:
+    """Run the block on the stand-in for CuPy and the kernels on the CPU, as the tests do."""
+    sys.path.append(str(ROOT / "tests"))
+    with import_module("emulation").emulated():
+        yield
+
+
+@contextmanager
+def place(dry: bool, bounded: bool = False) -> Iterator[GPU]:
+    """Where the rows run; `bounded`: without CuPy's pool, which hands out parts of allocations."""
     if not dry:
         if why := cuda.missing():
             raise SystemExit(f"benchmarks.gpu_kernels needs a GPU, or --dry: {why}")
-        yield GPU()
+        lab = GPU()
+        if bounded:
+            lab.cupy.cuda.set_allocator(None)
+        yield lab
         return
-    sys.path.append(str(ROOT / "tests"))
-    with import_module("emulation").emulated():
+    with emulator():
         yield Dry({"minidl": TABLES["cuda"], "cupy": TABLES["cupy"]})
