@@ -11,7 +11,8 @@ count. Reported are medians over the rounds, the spread (largest less smallest, 
 and the fewest bytes over the time as a share of what large copies reach in the same run.
 
 --check compares and times nothing, with every array from an allocation of its own, so that a
-sanitizer sees its bounds; --seconds leaves out the rows for which there is no time;
+sanitizer sees its bounds; --seconds leaves out the rows for which there is no time, and after half
+of it torch.compile, which takes seconds for each;
 --quick takes 10 rounds without torch.compile. --dry runs it all without a GPU: the kernels on the
 emulator of the tests, at tiny shapes, times of no meaning. Exit code 1 if a result is wrong.
 """
@@ -265,7 +266,7 @@ def measured(row: Row, result: Result, lab: GPU, options: argparse.Namespace, to
     sides = {
         name: ours(row, lab, k, sets)
         for name, k in lab.tables.items()
-        if options.rivals or name == "minidl"
+        if name == "minidl" or (options.rivals and not row.alone)
     }
     result.wrong = at_full_size(sides, result.dtype == "bfloat16")
     if result.wrong:
@@ -455,7 +456,7 @@ def run(row: Row, lab: GPU, options: argparse.Namespace, torch: Any, copy: float
     result = Result(row.name, row.kernel, label, row.dtype, size)
     small = "tiny" if options.shapes == "tiny" else "small"
     try:
-        tables = list(lab.tables) if options.rivals else ["minidl"]
+        tables = list(lab.tables) if options.rivals and not row.alone else ["minidl"]
         said, result.started = compared(row, lab, shape_of(row, small), torch, tables)
         result.wrong = {name: why for name, why in said.items() if why}
         if not result.wrong and not options.check:
@@ -505,6 +506,8 @@ def main(given: Sequence[str] | None = None) -> int:
             elif perf_counter() - start > options.seconds:
                 left.append(row.name)
             else:
+                if perf_counter() - start > options.seconds / 2:
+                    options.compile = False
                 results.append(run(row, lab, options, torch, limits.get("copy", 1.0)))
                 print(line(results[-1]), flush=True)
                 write(options.json, facts, results, skipped, left)  # whoever stops it, has these

@@ -43,10 +43,10 @@ class Row:
     the inputs `wrt` (and it takes the others but inputs[0]), "both": forward and gradients of a
     scalar. rivals(torch, inputs) -> further calls by name, each on copies of its own.
     wants(k, *inputs): what is right, if the specification has no such entry; needs: entries without
-    which the row is left out. writes: inputs are written; restores: and must be put back before
-    the next window. alike: whether PyTorch's values are ours. small: the shape that is compared
-    with the specification, tiny: the same on the emulator. bars: the least ratio by rival, and
-    the least share of the copy bandwidth ("copy").
+    which the row is left out; alone: not on CuPy's table. writes: inputs are written; restores: and
+    must be put back before the next window. alike: whether PyTorch's values are ours. small: the
+    shape that is compared with the specification, tiny: the same on the emulator. bars: the least
+    ratio by rival, and the least share of the copy bandwidth ("copy").
     """
 
     kernel: str
@@ -63,6 +63,7 @@ class Row:
     wants: Callable[..., Any] | None = None
     needs: tuple[str, ...] = ()
     compiled: bool = False
+    alone: bool = False
     writes: bool = False
     restores: bool = False
     alike: bool = True
@@ -191,10 +192,10 @@ def _rms_norms() -> Iterator[Row]:
     def backward(k: Any, g: Any, x: Any, w: Any, rstd: Any) -> Any:
         return entry(k, "rms_norm_backward", g, x, 1, w, rstd)
 
-    more: dict[str, Any] = {"compiled": True, "bars": ROWS_BAR}
     for dtype in BOTH:
         for shape in NORMS:
             moved = _moved(2, dtype)
+            more: dict[str, Any] = {"compiled": shape == NORMS[1], "bars": ROWS_BAR}
             yield Row("rms_norm", dtype, shape, moved, _normed(1), forward, theirs, **more)
             yield Row(
                 "rms_norm backward", dtype, shape, _moved(3, dtype), _normed(1, 2), backward,
@@ -218,12 +219,12 @@ def _softmaxes() -> Iterator[Row]:
             for dtype in BOTH:
                 yield Row(
                     name, dtype, shape, _moved(2, dtype), _normals(1), _call(name, -1), theirs,
-                    compiled=True, bars=ROWS_BAR,
+                    compiled=name == "softmax" or dtype == "bfloat16", bars=ROWS_BAR,
                 )  # fmt: skip
         for dtype in BOTH:
             yield Row(
                 f"{name} backward", dtype, WIDE[0], _moved(3, dtype), _normals(2), backward,
-                theirs, "backward", (1,), saved, compiled=True, bars=ROWS_BAR,
+                theirs, "backward", (1,), saved, compiled=dtype == "bfloat16", bars=ROWS_BAR,
             )  # fmt: skip
 
 
@@ -249,9 +250,15 @@ def _losses() -> Iterator[Row]:
     def mean(torch: Any, x: Any, target: Any, share: Any) -> Any:
         return torch.nn.functional.cross_entropy(x, target)
 
-    def in_place(k: Any, x: Any, target: Any, share: Any) -> Any:
-        entry(k, "cross_entropy_in_place", x, target, None, ignored, 0.0, share)
+    def with_one(source: Source, dtype: np.dtype, shape: tuple[int, ...]) -> tuple:
+        return (*logits(source, dtype, shape), source.filled((), 1.0))
+
+    def in_place(k: Any, x: Any, target: Any, one: Any) -> Any:
+        k.cross_entropy_in_place(x, target, None, ignored, 0.0)  # logits become gradients
         return x
+
+    def total(torch: Any, x: Any, target: Any, one: Any) -> Any:
+        return torch.nn.functional.cross_entropy(x, target, reduction="sum")
 
     shape = (16384, 50304)
     for dtype in BOTH:
@@ -264,8 +271,8 @@ def _losses() -> Iterator[Row]:
         compiled=True,
     )  # fmt: skip
     yield Row(
-        "cross_entropy in place", "bfloat16", shape, moved, with_share, in_place, mean, "both",
-        (0,), wants=both, needs=("cross_entropy_in_place",), compiled=True, writes=True,
+        "cross_entropy in place", "bfloat16", shape, moved, with_one, in_place, total, "both",
+        (0,), wants=both, needs=("cross_entropy_in_place",), compiled=True, alone=True, writes=True,
         restores=True, bars={"copy": 0.85, "torch.compile": 1.4},
     )  # fmt: skip
 
@@ -474,12 +481,12 @@ def _random() -> Iterator[Row]:
     yield Row(
         "dropout", "bfloat16", HIDDEN, _moved(2, "bfloat16"), _normals(1),
         _call("dropout", 0.1, SEED, 0),
-        lambda torch, x: torch.nn.functional.dropout(x, 0.1), compiled=True, **more,
+        lambda torch, x: torch.nn.functional.dropout(x, 0.1), **more,
     )  # fmt: skip
     yield Row(
         "dropout", "float32", HIDDEN, _moved(2, "float32"), _normals(1),
         _call("dropout", 0.1, SEED, 0),
-        lambda torch, x: torch.nn.functional.dropout(x, 0.1), compiled=True, **more,
+        lambda torch, x: torch.nn.functional.dropout(x, 0.1), **more,
     )  # fmt: skip
     yield Row(
         "rand", "float32", (16384, 4096), _moved(1, "float32"), nothing,
@@ -508,7 +515,6 @@ def _sums() -> Iterator[Row]:
             yield Row(
                 f"sum {name}", dtype, (16384, 4096), _moved(1, dtype), _normals(1),
                 _call("sum", axes), lambda torch, x, axes=axes: x.sum(axes),
-                compiled=dtype == "float32",
             )  # fmt: skip
 
 
@@ -526,7 +532,7 @@ def _copies() -> Iterator[Row]:
         yield Row(
             "transpose", dtype, (8192, 8192), _moved(2, dtype), _normals(1),
             lambda k, x: entry(k, "copy", x.T), lambda torch, x: x.t().contiguous(),
-            compiled=True, small=(1000, 1001), tiny=(35, 70),
+            small=(1000, 1001), tiny=(35, 70),
         )  # fmt: skip
 
 

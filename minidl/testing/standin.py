@@ -181,7 +181,7 @@ class ndarray:
             raise AttributeError(f"CuPy's arrays have no {name}")
         if name in _WAITING:
             raise Synchronised(f"{name} of an array on the GPU")
-        if name == "data":  # first: NumPy has no buffer of bfloat16
+        if name == "data":  # before NumPy's own, which bfloat16 has none of
             _addressed.append(byte_bounds(self._array))
             return types.SimpleNamespace(ptr=self._array.ctypes.data)
         value = getattr(self._array, name)
