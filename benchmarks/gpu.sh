@@ -57,33 +57,39 @@ build() {
         "$python" -c 'import sys; sys.path.insert(0, "csrc"); import build; print("the emulator:", build.emulator())'
         return
     fi
-    "$python" - <<'PYTHON'
+    # the text for NVRTC, and no kernels of an earlier build; then why nvcc cannot, or nothing
+    local why
+    why=$("$python" - <<'PYTHON'
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from sysconfig import get_config_var
 
 sys.path.insert(0, "csrc")
 import build
 
 build.write_texts(Path("minidl/_kernels"))
+Path(f"minidl/_cuda{get_config_var('EXT_SUFFIX')}").unlink(missing_ok=True)
+lacking = [name for name in ("setuptools", "pybind11") if find_spec(name) is None]
+if not build.nvcc():
+    print("there is no nvcc")
+elif not build.compiler():
+    print("there is no C++ compiler beside nvcc")
+elif lacking:
+    print(f"{' and '.join(lacking)} not installed")
 PYTHON
-    local nvcc why=""
-    nvcc=$("$python" -c 'import sys; sys.path.insert(0, "csrc"); import build; print(build.nvcc() if build.compiler() else "")')
-    if [[ -z $nvcc ]]; then
-        why="there is no nvcc, or no C++ compiler beside it"
-    elif ! has setuptools pybind11; then
-        why="setuptools or pybind11 is not installed"
-    fi
-    if [[ -z $why ]]; then
-        # the kernels of the CPU take minutes: only if some are here already, or MINIDL_NATIVE is set
-        local native=${MINIDL_NATIVE-}
-        if [[ -z $native ]] && ! "$python" -c 'import minidl._cpu' 2>/dev/null; then native=0; fi
+    )
+    if [[ -n $why ]]; then
+        echo "$why: NVRTC compiles the kernels at their first use"
+    else
+        # the kernels of the CPU take minutes: they are left as they are, unless MINIDL_NATIVE is set
+        local native=${MINIDL_NATIVE-} suffix
+        suffix=$("$python" -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
+        if [[ -z $native && ! -e minidl/_cpu$suffix ]]; then native=0; fi
         if ! MINIDL_CUDA=1 MINIDL_NATIVE=$native "$python" setup.py -q build_ext --inplace; then
-            rm -f minidl/_cuda*.so # no kernels of an earlier build
-            echo "the build by $nvcc failed: NVRTC compiles the kernels at their first use"
+            echo "the build by nvcc failed: NVRTC compiles the kernels at their first use"
             return 1
         fi
-    else
-        echo "$why: NVRTC compiles the kernels at their first use"
     fi
     "$python" - <<'PYTHON'
 import sys

@@ -67,6 +67,28 @@ def test_a_failure_stops_no_other_step(tmp_path):
 
 
 @needs_bash
+@pytest.mark.parametrize(
+    ("said", "status", "result"),
+    [
+        ("ERROR SUMMARY: 0 errors", 0, "passed"),
+        ("RACECHECK SUMMARY: 1 hazard displayed (0 errors, 1 warning)", 0, "FAILED"),
+        ("ERROR SUMMARY: 2 errors", 9, "FAILED"),
+        ("Error: Device not supported", 1, "left out"),
+    ],
+)
+def test_what_a_sanitizer_says(tmp_path, said, status, result):
+    """Without --dry, with a program in place of compute-sanitizer."""
+    program = tmp_path / "compute-sanitizer"
+    program.write_text(f"#!/bin/sh\necho '========= {said}'\nexit {status}\n", encoding="utf-8")
+    program.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    done = script(tmp_path / "out", "--steps", "racecheck", PATH=path)
+    assert done.returncode == (result == "FAILED")
+    summary = (tmp_path / "out/summary.txt").read_text(encoding="utf-8")
+    assert f"racecheck  {result}" in summary
+
+
+@needs_bash
 def test_options(tmp_path):
     assert "--dry" in script(tmp_path, "--help").stdout
     done = script(tmp_path, "--wet")
