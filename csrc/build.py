@@ -154,7 +154,7 @@ def emulator(sanitize: str = "") -> Path:
 
     def one(source: Path) -> str:
         result = folder / f"{source.stem}.o"
-        more = own if source.suffix == ".cpp" else [*own, *watched, "-x", "c++"]
+        more = [*own, "-O2"] if source.suffix == ".cpp" else [*own, *watched, "-x", "c++"]
         compiled([*compiler(), *EMULATOR_FLAGS, *more, "-c", str(source)], result, [source, *known])
         return str(result)
 

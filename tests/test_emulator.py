@@ -417,8 +417,8 @@ def sanitized(given: str) -> tuple[str, str]:
 @pytest.mark.parametrize(
     "given,said",
     [
-        ("(2**31 - 1, 7)", "signed integer overflow: 7 + 2147483647 cannot be represented"),
-        ("(5, 8)", "stack-buffer-overflow"),
+        ("(2**31 - 1, 7)", r"signed integer overflow: 7 \+ 2147483647 cannot be represented"),
+        ("(5, 8)", "stack-buffer-overflow|insufficient space for an object"),
         ("(5, -1)", "stack-buffer-underflow"),
         ("(5, 6)", ""),
     ],
@@ -427,6 +427,6 @@ def test_sanitizers(given: str, said: str):
     printed, found = sanitized(given)
     assert printed.startswith("gave 12\n"), found
     if said:
-        assert said in found and "probes.cu" in found and printed == "gave 12\n"
+        assert re.search(said, found) and "probes.cu" in found and printed == "gave 12\n"
     else:
         assert printed == "gave 12\ngave 11\n" and not found

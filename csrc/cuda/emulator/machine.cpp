@@ -272,24 +272,29 @@ void meet(const char* what, unsigned mask, void* mine, void (*act)(void**, unsig
     fibre.what = what;
     fibre.mask = mask;
     fibre.given = mine;
-    void* lanes[32] = {};
+    // most often a neighbour is not there yet
+    for (const int lane : {(own + 1) % 32, (own + 31) % 32})
+        if ((mask >> lane & 1) && base + lane < threads) {
+            const State state = fibres[base + lane]->state;
+            if (state == State::READY || state == State::AT_BARRIER) return wait(State::AT_MEETING);
+        }
+    void* lanes[32];
     for (int lane = 0; lane < 32; ++lane) {
         if (!(mask >> lane & 1)) continue;
         const int other = base + lane;
-        if (other == own) continue;
         if (other >= threads)
             fail("%s: the mask %08x names lane %d, which does not exist in this block", what, mask,
                  lane);
         const Fibre& there = *fibres[other];
+        lanes[lane] = there.given;
+        if (other == own) continue;
         if (there.state == State::ENDED)
             fail("%s: the mask %08x names lane %d, which has ended", what, mask, lane);
         if (there.state != State::AT_MEETING) return wait(State::AT_MEETING);
-        if (strcmp(there.what, what) != 0 || there.mask != mask)
+        if ((there.what != what && strcmp(there.what, what) != 0) || there.mask != mask)
             fail("%s with mask %08x meets lane %d in %s with mask %08x", what, mask, lane,
                  there.what, there.mask);
     }
-    for (int lane = 0; lane < 32; ++lane)
-        if (mask >> lane & 1) lanes[lane] = fibres[base + lane]->given;
     if (act != nullptr) act(lanes, mask);
     const bool orders = act == nullptr;  // __syncwarp alone orders accesses to memory
     for (int lane = 0; lane < 32; ++lane) {

@@ -47,35 +47,39 @@ struct Cell {
     bool coming = false;  // an asynchronous copy to here is under way
 };
 
-// Cells are of `unit` bytes, a power of two: of the largest piece that all accesses so far were
-// made of.
+// Cells are of 2^shift bytes: of the largest piece that all accesses so far were made of.
 struct Array {
     const unsigned char* at;
     size_t bytes;
     bool writable;
     std::string name;
-    size_t unit;
+    int shift = 0;
     std::vector<Cell> cells;
 
     Array(const unsigned char* at, size_t bytes, bool writable, std::string name = "")
-        : at(at), bytes(bytes), writable(writable), name(std::move(name)), unit(WIDEST) {}
+        : at(at), bytes(bytes), writable(writable), name(std::move(name)) {}
+
+    static int zeros(size_t x) { return __builtin_ctzll(x | WIDEST); }
 
     void watch() {
-        unit = WIDEST;
-        while (bytes % unit) unit /= 2;
-        if (WATCHED) cells.assign(bytes / unit, Cell());
+        shift = zeros(bytes);
+        if (WATCHED) cells.assign(bytes >> shift, Cell());
     }
-    // Cells small enough for an access of `size` bytes at `start`.
-    void refine(size_t start, size_t size) {
-        size_t wanted = unit;
-        while ((start | size) % wanted) wanted /= 2;
-        const size_t times = unit / wanted;
+    // The first cell of an access of `size` bytes at `start`, after which it has whole cells.
+    Cell* cell(size_t start, size_t size) {
+        const int wanted = zeros(start | size);
+        if (wanted < shift) refine(wanted);
+        return cells.data() + (start >> shift);
+    }
+    void refine(int wanted) {
+        const size_t times = (size_t)1 << (shift - wanted);
         std::vector<Cell> finer;
         finer.reserve(cells.size() * times);
         for (const Cell& cell : cells) finer.insert(finer.end(), times, cell);
         cells.swap(finer);
-        unit = wanted;
+        shift = wanted;
     }
+    size_t offset(const Cell& cell) const { return (size_t)(&cell - cells.data()) << shift; }
 };
 
 alignas(1024) unsigned char arena[ARENA];
@@ -159,8 +163,8 @@ void must_follow(Kind kind, const Array& array, const Cell& cell, Moment earlier
                  const char* did) {
     if (ordered(earlier, present)) return;
     fail("a race: %s byte %zu of %s, which thread %d of block %d %s with no barrier between",
-         said(kind), (size_t)(&cell - array.cells.data()) * array.unit, array.name.c_str(),
-         earlier.thread(), earlier.block(), did);
+         said(kind), array.offset(cell), array.name.c_str(), earlier.thread(), earlier.block(),
+         did);
 }
 
 void look(Kind kind, const Array& array, Cell& cell, Moment present, bool shared) {
@@ -169,7 +173,7 @@ void look(Kind kind, const Array& array, Cell& cell, Moment present, bool shared
             cell = Cell();
             cell.block = present.block();
         }
-        const size_t offset = (&cell - array.cells.data()) * array.unit;
+        const size_t offset = array.offset(cell);
         if (cell.coming)
             fail("%s byte %zu of %s, to which an asynchronous copy is under way", said(kind),
                  offset, array.name.c_str());
@@ -214,16 +218,15 @@ void touch(Kind kind, const void* address, size_t bytes) {
              array->name.c_str(), array->bytes);
     if (kind != Kind::READ && !array->writable) fail("writes to %s", array->name.c_str());
     if (!WATCHED) return;
-    if ((start | bytes) % array->unit) array->refine(start, bytes);
     const Moment present = now();
-    Cell* cell = array->cells.data() + start / array->unit;
-    for (Cell* end = cell + bytes / array->unit; cell != end; ++cell)
+    Cell* cell = array->cell(start, bytes);
+    for (Cell* end = cell + (bytes >> array->shift); cell != end; ++cell)
         look(kind, *array, *cell, present, shared);
 }
 
 // An access by one instruction of a GPU: its address is a multiple of its size.
 void aligned(Kind kind, const void* at, size_t bytes) {
-    if ((uintptr_t)at % bytes && running())
+    if (((uintptr_t)at & (bytes - 1)) != 0 && running())
         fail("%s %zu bytes at once at %p, which is not a multiple of %zu", said(kind), bytes, at,
              bytes);
     touch(kind, at, bytes);
@@ -233,10 +236,10 @@ void aligned(Kind kind, const void* at, size_t bytes) {
 void set_coming(unsigned char* at, size_t bytes, bool coming) {
     if (!WATCHED) return;
     Array& array = *find(of_block, at);
-    const size_t first = (at - array.at) / array.unit;
-    for (size_t i = first; i < first + bytes / array.unit; ++i) {
-        array.cells[i].coming = coming;
-        array.cells[i].write = now();
+    Cell* cell = array.cell(at - array.at, bytes);
+    for (Cell* end = cell + (bytes >> array.shift); cell != end; ++cell) {
+        cell->coming = coming;
+        cell->write = now();
     }
 }
 
