@@ -37,10 +37,8 @@ def compiled(name: str, target: str) -> bytes:
 
 
 def kernels(name: str) -> list[str]:
-    """The kernels of a family, as the preprocessor of g++ lists them."""
-    text = build.run(
-        [*build.compiler(), "-x", "c++", "-E", "-DKERNEL_NAMES", str(build.CUDA / f"{name}.cuh")]
-    )
+    """The kernels of a family, from what the preprocessor makes of its list."""
+    text = build.run([*build.compiler(), "-x", "c++", "-E", str(build.CUDA / f"{name}.cuh")])
     return re.findall(r'extern "C"\s+__global__[^;{]*?\b(\w+)\s*\(\s*const\s+__grid', text)
 
 

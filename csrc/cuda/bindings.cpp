@@ -128,6 +128,13 @@ PYBIND11_MODULE(_cuda, m) {
         });
         return found;
     });
+    // Kernels are loaded when they are first asked for, which must not happen in a graph's capture.
+    m.def("load", [] {
+        cudaFuncAttributes own;
+        for_each_kernel([&](const Kernel& kernel) {
+            check(kernel, cudaFuncGetAttributes(&own, kernel.function));
+        });
+    });
     m.attr("runtime_version") = CUDART_VERSION;
     m.add_object("launch", py::reinterpret_steal<py::object>(
                                PyCFunction_NewEx(&launch_method, nullptr, nullptr)));
