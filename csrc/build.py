@@ -162,7 +162,8 @@ def emulator(sanitize: str = "") -> Path:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(one, sorted(sources)))
     library = folder / "emulator.so"
-    compiled([*compiler(), "-shared", *own, *objects], library, map(Path, objects))
+    link = [*compiler(), "-shared", "-Wl,-Bsymbolic", *own, *objects]
+    compiled(link, library, map(Path, objects))
     return library
 
 

@@ -292,7 +292,7 @@ def mutant(folder: Path, old: str, new: str) -> Path:
     flags = [*build.EMULATOR_FLAGS, "-w", "-fsanitize=thread", "-c"]
     build.run([*build.compiler(), *flags, str(source), "-o", str(folder / "softmax.o")])
     objects = [str(folder / "softmax.o"), *others]
-    build.run([*build.compiler(), "-shared", *objects, "-o", str(library)])
+    build.run([*build.compiler(), "-shared", "-Wl,-Bsymbolic", *objects, "-o", str(library)])
     return library
 
 
