@@ -8,7 +8,9 @@ but what -fsanitize= promises; Python has to be started with their library loade
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import json
 import os
 import sys
 from collections import Counter
@@ -28,6 +30,18 @@ if str(CSRC) not in sys.path:
     sys.path.insert(0, str(CSRC))
 
 import build  # noqa: E402
+
+STARTED: Counter[str] = Counter()  # launches of this process
+
+
+@atexit.register
+def _log() -> None:
+    """Leave the counts where tests/cuda_cases.py looks for them."""
+    if (folder := os.environ.get("EMULATOR_LOG")) and STARTED:
+        file = Path(folder) / f"{os.getpid()}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(STARTED), encoding="utf-8")
+
 
 SANITIZE = os.environ.get("EMULATOR_SANITIZE", "")
 
@@ -93,6 +107,7 @@ class Emulator:
         if said:
             raise KernelFailure(f"{kernel}: {said.decode()}")
         self.started[kernel] += 1
+        STARTED[kernel] += 1
 
 
 @contextmanager
