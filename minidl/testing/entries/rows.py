@@ -173,12 +173,12 @@ ROWS: tuple[Entry, ...] = (
     entry("amin", _extremum, dtypes=(*WORKING, int64), half="table", same=0.0),
     entry("cummax", _running, dtypes=(*WORKING, int64), same=0.0),
     entry("cummin", _running, dtypes=(*WORKING, int64), same=0.0),
-    entry("softmax", _soft, least=1),
-    entry("log_softmax", _soft, floor=_distance),
+    entry("softmax", _soft, half="table", least=1),
+    entry("log_softmax", _soft, half="table", floor=_distance),
     # the sums of a row are as long as it is: width * eps * sum|g * out|
-    entry("softmax_backward", _soft_backward(log=False), scale=4),
-    entry("log_softmax_backward", _soft_backward(log=True), scale=4),
-    entry("logsumexp", _logsumexp, floor=_largest),
+    entry("softmax_backward", _soft_backward(log=False), scale=4, half="table"),
+    entry("log_softmax_backward", _soft_backward(log=True), scale=4, half="table"),
+    entry("logsumexp", _logsumexp, half="table", floor=_largest),
     # x - mean cancels: an eps of the row's largest value, over its deviation
     entry("layer_norm", _layer_norm, scale=8),
     entry("add_layer_norm", _add_layer_norm, scale=8),
