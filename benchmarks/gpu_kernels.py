@@ -512,7 +512,8 @@ def main(given: Sequence[str] | None = None) -> int:
                 print(line(results[-1]), flush=True)
                 write(options.json, facts, results, skipped, left)  # whoever stops it, has these
     write(options.json, facts, results, skipped, left)
-    print("ratios: a rival's time over ours; MB: the fewest; % copy: of the copies of this run")
+    print("ratios: a rival's time over ours; MB: the fewest; % copy: of the copies of this run;")
+    print("by CuPy: no kernel of ours takes part in the row")
     if left:
         print(f"no time was left for {len(left)} rows: {', '.join(left)}")
     wrong = sum(bool(result.wrong) for result in results)
