@@ -6,6 +6,8 @@
 #include "registry.h"
 
 #define FAMILIES(F) \
+    F(embedding)    \
+    F(loss)         \
     F(movement)     \
     F(reduce)       \
     F(softmax)

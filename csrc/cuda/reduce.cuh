@@ -153,6 +153,7 @@ struct Places {
 template <typename Op, typename W>
 struct MorePlaces : Places<Op, W, W> {
     typedef Place<W> Element;
+    static const int ahead = 1;
     static __device__ Place<W> take(const Place<W>& x, i64) { return x; }
 };
 
@@ -219,7 +220,7 @@ template <typename R, int unit>
 __device__ inline void reduce_columns_by(const Reduce& p) {
     typedef typename R::Element X;
     typedef typename R::Joined A;
-    const int ahead = unit > 2 ? R::ahead / 2 : R::ahead, warps = blockDim.x / 32,
+    const int ahead = unit > 4 ? R::ahead / 2 : R::ahead, warps = blockDim.x / 32,
               strips = (int)p.group;
     const int lane = lane_of_thread(), strip = warp_of_thread() % strips;
     const int chunks = warps / strips, chunk = warp_of_thread() / strips;
