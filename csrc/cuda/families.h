@@ -8,6 +8,8 @@
 #define FAMILIES(F) \
     F(embedding)    \
     F(loss)         \
+    F(movement)     \
+    F(reduce)       \
     F(softmax)
 
 #define DECLARE(family) extern "C" const Kernel family##_kernels[];

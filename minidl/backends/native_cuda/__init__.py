@@ -11,6 +11,8 @@ from minidl.backends.native_cuda import (
     embedding,
     launch,
     loss,
+    movement,
+    reduce,
     softmax,
 )
 from minidl.backends.native_cuda.launch import describe, missing
@@ -21,6 +23,8 @@ __all__ = ["describe", "layer", "missing"]
 _FAMILIES = (
     embedding,
     loss,
+    movement,
+    reduce,
     softmax,
 )
 
