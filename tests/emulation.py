@@ -3,12 +3,15 @@
 `emulated()` compiles the kernels with g++, loads them with ctypes, and starts them as the
 extension would. Every array whose address a launch took is made known, with its bounds.
 EMULATOR_SANITIZE names the sanitizers of the build, which then do not watch the threads' accesses
-but what -fsanitize= promises; Python has to be started with their library loaded.
+but what -fsanitize= promises; Python has to be started with their library loaded. EMULATOR_LOG
+names a folder where each process leaves how often it started which kernel.
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import json
 import os
 import sys
 from collections import Counter
@@ -43,6 +46,17 @@ def library(path: Path | None = None) -> ctypes.CDLL:
     found.emulator_array.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     found.emulator_order.argtypes = [ctypes.c_uint64]
     return found
+
+
+LAUNCHES: Counter[str] = Counter()
+
+
+@atexit.register
+def _log() -> None:
+    folder = os.environ.get("EMULATOR_LOG")
+    if folder and LAUNCHES:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / f"{os.getpid()}.json").write_text(json.dumps(LAUNCHES), encoding="utf-8")
 
 
 class KernelFailure(AssertionError):
@@ -93,6 +107,7 @@ class Emulator:
         if said:
             raise KernelFailure(f"{kernel}: {said.decode()}")
         self.started[kernel] += 1
+        LAUNCHES[kernel] += 1
 
 
 @contextmanager
