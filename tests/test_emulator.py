@@ -16,7 +16,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-from emulation import SANITIZE, Emulator, KernelFailure, build, emulated
+from emulation import SANITIZE, Emulator, KernelFailure, build, emulated, linked, with_family
 
 from minidl.backends.reference.softmax import logsumexp, softmax
 
@@ -275,16 +275,6 @@ KERNEL(sums_of_block, Softmax, sums, 256)
 """
 
 
-def linked(objects: list[str], replaced: str, folder: Path) -> Path:
-    """The emulator with other objects in the place of one."""
-    kept, library = build.emulator().parent, folder / "emulator.so"
-    names = [*build.families(), *(p.stem for p in (build.CUDA / "emulator").glob("*.c*"))]
-    others = [str(kept / f"{name}.o") for name in names if name != replaced]
-    link = [*build.compiler(), "-shared", "-Wl,-Bsymbolic", *objects, *others]
-    build.run([*link, "-o", str(library)])
-    return library
-
-
 def mutant(folder: Path, old: str, new: str) -> Path:
     """The emulator with a changed softmax, of float32 alone."""
     text = build.text_of("softmax")
@@ -292,13 +282,8 @@ def mutant(folder: Path, old: str, new: str) -> Path:
     only = "#undef FOR_FLOATS\n#define FOR_FLOATS(K, name, A, function, threads) "
     only += "K(name##_float32, A, function<float>, threads)\n"
     last = "SOFTMAX_KERNELS(KERNEL)"
-    lines = [f'#include "{build.CUDA}/emulator/device.h"', text.replace(old, new, 1), SUMS]
-    lines += [f'#include "{build.CUDA}/registry.h"', "REGISTER(softmax, WITH_SUMS);"]
-    source, result = folder / "softmax.cpp", str(folder / "softmax.o")
-    source.write_text("\n".join(lines).replace(last, only + last), encoding="utf-8")
-    flags = [*build.EMULATOR_FLAGS, "-w", "-fsanitize=thread", "-c"]
-    build.run([*build.compiler(), *flags, str(source), "-o", result])
-    return linked([result], "softmax", folder)
+    text = text.replace(old, new, 1).replace(last, only + last) + SUMS
+    return with_family("softmax", text, folder, "WITH_SUMS")
 
 
 def try_softmax(path: Path | None) -> None:
@@ -393,8 +378,8 @@ def test_probes_assemble(tmp_path: Path):
 
 def test_fibres_of_ucontext(tmp_path: Path):
     flags = [*build.EMULATOR_FLAGS, "-DEMULATOR_UCONTEXT", "-c"]
-    source, result = build.CUDA / "emulator" / "machine.cpp", str(tmp_path / "machine.o")
-    build.run([*build.compiler(), *flags, str(source), "-o", result])
+    source, result = build.CUDA / "emulator" / "machine.cpp", tmp_path / "machine.o"
+    build.run([*build.compiler(), *flags, str(source), "-o", str(result)])
     machine = Emulator(0, linked([result], "machine", tmp_path))
     machine.run("probe_reduction", *arguments("reduction"))
     with pytest.raises(KernelFailure, match=FAULTS["barriers_ended"]):
