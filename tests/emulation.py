@@ -34,6 +34,16 @@ if str(CSRC) not in sys.path:
 import build  # noqa: E402
 
 SANITIZE = os.environ.get("EMULATOR_SANITIZE", "")
+STARTED: Counter[str] = Counter()  # launches of this process
+
+
+@atexit.register
+def _log() -> None:
+    """Leave the counts where tests/cuda_cases.py looks for them."""
+    if (folder := os.environ.get("EMULATOR_LOG")) and STARTED:
+        file = Path(folder) / f"{os.getpid()}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(STARTED), encoding="utf-8")
 
 
 @cache
@@ -48,17 +58,6 @@ def library(path: Path | None = None) -> ctypes.CDLL:
     found.emulator_array.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     found.emulator_order.argtypes = [ctypes.c_uint64]
     return found
-
-
-LAUNCHES: Counter[str] = Counter()
-
-
-@atexit.register
-def _log() -> None:
-    folder = os.environ.get("EMULATOR_LOG")
-    if folder and LAUNCHES:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / f"{os.getpid()}.json").write_text(json.dumps(LAUNCHES), encoding="utf-8")
 
 
 class KernelFailure(AssertionError):
@@ -109,7 +108,7 @@ class Emulator:
         if said:
             raise KernelFailure(f"{kernel}: {said.decode()}")
         self.started[kernel] += 1
-        LAUNCHES[kernel] += 1
+        STARTED[kernel] += 1
 
 
 def linked(objects: list[Path], replaced: str, folder: Path) -> Path:

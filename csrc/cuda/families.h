@@ -5,7 +5,10 @@
 
 #include "registry.h"
 
-#define FAMILIES(F) F(softmax)
+#define FAMILIES(F) \
+    F(embedding)    \
+    F(loss)         \
+    F(softmax)
 
 #define DECLARE(family) extern "C" const Kernel family##_kernels[];
 FAMILIES(DECLARE)

@@ -26,6 +26,7 @@ using std::cos;
 using std::erf;
 using std::erfc;
 using std::exp;
+using std::exp2;
 using std::expm1;
 using std::floor;
 using std::fmax;
