@@ -6,6 +6,7 @@
 #include "registry.h"
 
 #define FAMILIES(F) \
+    F(activation)   \
     F(embedding)    \
     F(loss)         \
     F(movement)     \

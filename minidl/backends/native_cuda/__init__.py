@@ -8,6 +8,7 @@ takes 16-bit floats as they are, computes in float32 and rounds once).
 from __future__ import annotations
 
 from minidl.backends.native_cuda import (
+    activation,
     embedding,
     launch,
     loss,
@@ -21,6 +22,7 @@ from minidl.backends.table import Layer
 __all__ = ["describe", "layer", "missing"]
 
 _FAMILIES = (
+    activation,
     embedding,
     loss,
     movement,
