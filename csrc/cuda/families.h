@@ -5,7 +5,9 @@
 
 #include "registry.h"
 
-#define FAMILIES(F) F(softmax)
+#define FAMILIES(F) \
+    F(norm)         \
+    F(softmax)
 
 #define DECLARE(family) extern "C" const Kernel family##_kernels[];
 FAMILIES(DECLARE)

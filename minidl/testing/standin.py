@@ -181,14 +181,14 @@ class ndarray:
             raise AttributeError(f"CuPy's arrays have no {name}")
         if name in _WAITING:
             raise Synchronised(f"{name} of an array on the GPU")
+        if name == "data":  # before NumPy's own, which bfloat16 has none of
+            _addressed.append(byte_bounds(self._array))
+            return types.SimpleNamespace(ptr=self._array.ctypes.data)
         value = getattr(self._array, name)
         if name in _PLAIN:
             return value
         if name == "device":
             return types.SimpleNamespace(id=0)
-        if name == "data":
-            _addressed.append(byte_bounds(self._array))
-            return types.SimpleNamespace(ptr=self._array.ctypes.data)
         if name == "flags":
             return types.SimpleNamespace(
                 c_contiguous=value.c_contiguous,

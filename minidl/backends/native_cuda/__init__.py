@@ -7,13 +7,20 @@ takes 16-bit floats as they are, computes in float32 and rounds once).
 
 from __future__ import annotations
 
-from minidl.backends.native_cuda import launch, softmax
+from minidl.backends.native_cuda import (
+    launch,
+    norm,
+    softmax,
+)
 from minidl.backends.native_cuda.launch import describe, missing
 from minidl.backends.table import Layer
 
 __all__ = ["describe", "layer", "missing"]
 
-_FAMILIES = (softmax,)
+_FAMILIES = (
+    norm,
+    softmax,
+)
 
 
 def layer() -> Layer:
