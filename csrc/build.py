@@ -24,9 +24,11 @@ CUDA = ROOT / "csrc" / "cuda"
 TARGETS = ("compute_80,code=sm_80", "compute_90,code=sm_90", "compute_80,code=compute_80")
 NVCC_FLAGS = ["-std=c++17", "-O3", "-lineinfo", "-Xptxas=-v", "-compress-mode=size"]
 NVCC_FLAGS += ["-Xcompiler=-fPIC,-fvisibility=hidden", *[f"-gencode=arch={t}" for t in TARGETS]]
-# -ffp-contract=off: products and sums are rounded one by one where a kernel asks for that
+# -ffp-contract=off: products and sums are rounded one by one where a kernel asks for that;
+# -fno-tree-sra: an access of 16 bytes stays one
 EMULATOR_FLAGS = ["-std=c++17", "-O1", "-g", "-fPIC", "-DEMULATED", "-ffp-contract=off"]
-EMULATOR_FLAGS += ["-fno-strict-aliasing", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror"]
+EMULATOR_FLAGS += ["-fno-strict-aliasing", "-fno-tree-sra", "-Wno-ignored-optimization-argument"]
+EMULATOR_FLAGS += ["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror"]
 
 
 def compiler() -> list[str]:
@@ -143,22 +145,25 @@ def emulator(sanitize: str = "") -> Path:
     sanitize: "" watches every access itself (memory.cpp), else what -fsanitize= takes.
     """
     folder = ROOT / "build" / f"emulator{'-' + sanitize.replace(',', '-') if sanitize else ''}"
-    own = [f"-fsanitize={sanitize}", "-fno-sanitize-recover=all"] if sanitize else []
+    own = []
+    if sanitize:
+        own = [f"-fsanitize={sanitize}", "-fno-sanitize-recover=all", "-DUNWATCHED"]
     # the compiler announces accesses; the library that usually listens is not linked
     watched = [] if sanitize else ["-fsanitize=thread"]
     known = [*headers(), *sorted((CUDA / "emulator").glob("*.h"))]
 
     def one(source: Path) -> str:
         result = folder / f"{source.stem}.o"
-        more = own if source.suffix == ".cpp" else [*own, *watched, "-x", "c++"]
+        more = [*own, "-O2"] if source.suffix == ".cpp" else [*own, *watched, "-x", "c++"]
         compiled([*compiler(), *EMULATOR_FLAGS, *more, "-c", str(source)], result, [source, *known])
         return str(result)
 
-    sources = [*(CUDA / "emulator").glob("*.cpp"), *(CUDA / f"{name}.cu" for name in families())]
+    sources = [*(CUDA / "emulator").glob("*.c*"), *(CUDA / f"{name}.cu" for name in families())]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(one, sorted(sources)))
     library = folder / "emulator.so"
-    compiled([*compiler(), "-shared", *own, *objects], library, map(Path, objects))
+    link = [*compiler(), "-shared", "-Wl,-Bsymbolic", *own, *objects]
+    compiled(link, library, map(Path, objects))
     return library
 
 

@@ -2,17 +2,26 @@
 
 `emulated()` compiles the kernels with g++, loads them with ctypes, and starts them as the
 extension would. Every array whose address a launch took is made known, with its bounds.
+EMULATOR_SANITIZE names the sanitizers of the build, which then do not watch the threads' accesses
+but what -fsanitize= promises; Python has to be started with their library loaded. EMULATOR_LOG
+names a folder where each process leaves how often it started which kernel, EMULATOR_LIBRARY another
+build of the emulator (tests/cuda_mutants.py).
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+
+import numpy as np
 
 from minidl.backends.native_cuda import launch
 from minidl.backends.table import Kernels
@@ -24,11 +33,24 @@ if str(CSRC) not in sys.path:
 
 import build  # noqa: E402
 
+SANITIZE = os.environ.get("EMULATOR_SANITIZE", "")
+STARTED: Counter[str] = Counter()  # launches of this process
+
+
+@atexit.register
+def _log() -> None:
+    """Leave the counts where tests/cuda_cases.py looks for them."""
+    if (folder := os.environ.get("EMULATOR_LOG")) and STARTED:
+        file = Path(folder) / f"{os.getpid()}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(STARTED), encoding="utf-8")
+
 
 @cache
-def library(sanitize: str = "") -> ctypes.CDLL:
-    """The emulator, compiled if need be."""
-    found = ctypes.CDLL(str(build.emulator(sanitize)))
+def library(path: Path | None = None) -> ctypes.CDLL:
+    """The emulator, compiled if need be, or another build of it."""
+    named = path or os.environ.get("EMULATOR_LIBRARY")
+    found = ctypes.CDLL(str(named or build.emulator(SANITIZE)))
     found.emulator_kernel.restype = ctypes.c_void_p
     found.emulator_launch.restype = ctypes.c_char_p
     found.emulator_launch.argtypes = [ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
@@ -45,9 +67,9 @@ class KernelFailure(AssertionError):
 class Emulator:
     """Runs kernels on the CPU; `order` 0: threads in order, 1: backwards, else shuffled."""
 
-    def __init__(self, order: int = 0, sanitize: str = "") -> None:
-        self._library = library(sanitize)
-        self._library.emulator_order(order)
+    def __init__(self, order: int = 0, path: Path | None = None) -> None:
+        self._library = library(path)
+        self._order = order
         self.started: Counter[str] = Counter()
 
     def most_shared(self) -> int:
@@ -57,24 +79,64 @@ class Emulator:
     def start(
         self, family: str, kernel: str, blocks: int, threads: int, shared: int, fields: tuple
     ) -> None:
+        for first, end in standin.addressed():
+            self._library.emulator_array(first, end - first, 1)
+        self._launch(kernel, blocks, threads, shared, fields)
+
+    def run(
+        self, kernel: str, blocks: int, threads: int, *fields: int | float | np.ndarray
+    ) -> None:
+        """Start a kernel on NumPy's arrays, C-contiguous ones."""
+        for field in fields:
+            if isinstance(field, np.ndarray):
+                writable = field.flags.writeable
+                self._library.emulator_array(field.ctypes.data, field.nbytes, writable)
+        given = [f.ctypes.data if isinstance(f, np.ndarray) else f for f in fields]
+        self._launch(kernel, blocks, threads, 0, tuple(given))
+
+    def _launch(self, kernel: str, blocks: int, threads: int, shared: int, fields: tuple) -> None:
         found = self._library.emulator_kernel(kernel.encode())
-        if not found:
-            raise KernelFailure(f"there is no kernel {kernel}")
-        for start, stop in standin.addressed():
-            self._library.emulator_array(start, stop - start, 1)
         record = launch.packed(fields)
         data = record.ctypes.data
-        said = self._library.emulator_launch(found, blocks, threads, shared, data, record.nbytes)
+        said = b"there is no such kernel"
+        self._library.emulator_order(self._order)
+        if found:
+            said = self._library.emulator_launch(
+                found, blocks, threads, shared, data, record.nbytes
+            )
         self._library.emulator_forget()
         if said:
-            raise KernelFailure(said.decode())
+            raise KernelFailure(f"{kernel}: {said.decode()}")
         self.started[kernel] += 1
+        STARTED[kernel] += 1
+
+
+def linked(objects: list[Path], replaced: str, folder: Path) -> Path:
+    """The emulator with other objects in the place of one."""
+    kept, library = build.emulator().parent, folder / "emulator.so"
+    names = [*build.families(), *(p.stem for p in (build.CUDA / "emulator").glob("*.c*"))]
+    all_objects = [*objects, *(kept / f"{name}.o" for name in names if name != replaced)]
+    flags = ["-shared", "-Wl,-Bsymbolic"]
+    build.run([*build.compiler(), *flags, *map(str, all_objects), "-o", str(library)])
+    return library
+
+
+def with_family(name: str, text: str, folder: Path, kernels: str = "") -> Path:
+    """The emulator with another text of a family; `kernels`: the macro that lists its kernels."""
+    source, result = folder / f"{name}.cpp", folder / f"{name}.o"
+    kernels = kernels or f"{name.upper()}_KERNELS"
+    lines = [f'#include "{build.CUDA}/emulator/device.h"', text]
+    lines += [f'#include "{build.CUDA}/registry.h"', f"REGISTER({name}, {kernels});"]
+    source.write_text("\n".join(lines), encoding="utf-8")
+    flags = [*build.EMULATOR_FLAGS, "-w", "-fsanitize=thread", "-c"]
+    build.run([*build.compiler(), *flags, str(source), "-o", str(result)])
+    return linked([result], name, folder)
 
 
 @contextmanager
-def emulated(order: int = 0, sanitize: str = "") -> Iterator[tuple[Kernels, Emulator]]:
+def emulated(order: int = 0, path: Path | None = None) -> Iterator[tuple[Kernels, Emulator]]:
     """Run the block with the GPU's whole table, its kernels on the CPU."""
-    machine = Emulator(order, sanitize)
+    machine = Emulator(order, path)
     before = launch.use(machine)
     try:
         with standin.installed() as kernels:

@@ -238,11 +238,11 @@ def test_operators(k: Kernels, started: Any, case: Any):
 def test_16_bit_operators_move_no_float32_array(k: Kernels, started: Any, name: str):
     dtype = getattr(minidl, name)
     x = minidl.ones((4, 48), device="cuda", dtype=dtype, requires_grad=True)
-    weight = minidl.ones((48,), device="cuda", dtype=dtype, requires_grad=True)
-    y = minidl.nn.functional.layer_norm(x, (48,), weight)
-    y = minidl.nn.functional.rms_norm(y, (48,), weight)
+    one, two = (minidl.ones((48,), device="cuda", dtype=dtype, requires_grad=True) for _ in "ab")
+    y = minidl.nn.functional.layer_norm(x, (48,), one)
+    y = minidl.nn.functional.rms_norm(y, (48,), two)
     y.backward(minidl.ones((4, 48), device="cuda", dtype=dtype))
-    assert y.dtype is x.grad.dtype is weight.grad.dtype is dtype
+    assert y.dtype is x.grad.dtype is one.grad.dtype is two.grad.dtype is dtype
     entries = ("layer_norm", "layer_norm_backward", "rms_norm", "rms_norm_backward")
     for entry in entries:
         assert started[f"{entry}_{name}"] == 1

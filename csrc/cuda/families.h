@@ -6,7 +6,11 @@
 #include "registry.h"
 
 #define FAMILIES(F) \
+    F(embedding)    \
+    F(loss)         \
+    F(movement)     \
     F(norm)         \
+    F(reduce)       \
     F(softmax)
 
 #define DECLARE(family) extern "C" const Kernel family##_kernels[];

@@ -77,25 +77,40 @@ struct TwoRows {
     }
 };
 
-// The elements of a piece of x, or of x + y: the `first` time, when they are kept and x + y is
-// written, or later.
-template <typename T, bool added, typename W>
-__device__ inline void read_piece(const Pieces<T>& piece, const TwoRows<T>& rows, bool first,
-                                  T* total, W (&value)[Vec<T>::size]) {
-    Vec<T> x = piece.load(first || !rows.kept_a ? rows.a : rows.kept_a), y;
-    if (added) y = piece.load(first || !rows.kept_a ? rows.b : rows.kept_b);
-    if (first && rows.kept_a) {
-        piece.store(rows.kept_a, x);
-        if (added) piece.store(rows.kept_b, y);
-    }
+// Reads a row, or two with `both`, and keeps it: calls visit(piece, a, b) for all pieces of this
+// thread. Loads ahead as much as leaves the registers for many blocks at a time.
+template <bool both, typename T, typename Visit>
+__device__ inline void first_pass(const Team& team, i64 width, bool vec, const TwoRows<T>& rows,
+                                  Visit visit) {
+    const int ahead = both ? 1 : 4;
+    for (Pieces<T> piece(team, width, vec); piece.more();) {
+        Pieces<T> next = piece;
+        Vec<T> a[ahead], b[ahead];
 #pragma unroll
-    for (int i = 0; i < Vec<T>::size; ++i) {
-        value[i] = widen(x.at[i]);
-        if (!added) continue;
-        value[i] += widen(y.at[i]);
-        x.at[i] = narrow<T>(value[i]);
+        for (int k = 0; k < ahead; ++k, next.next()) {
+            if (!next.more()) continue;
+            a[k] = next.load(rows.a);
+            if (both) b[k] = next.load(rows.b);
+        }
+#pragma unroll
+        for (int k = 0; k < ahead; ++k, piece.next()) {
+            if (!piece.more()) continue;
+            if (rows.kept_a) piece.store(rows.kept_a, a[k]);
+            if (both && rows.kept_b) piece.store(rows.kept_b, b[k]);
+            visit(piece, a[k], b[k]);
+        }
     }
-    if (added && first) piece.store(total, x);
+}
+
+// Later: from where the row is kept, if it is.
+template <bool both, typename T, typename Visit>
+__device__ inline void next_pass(const Team& team, i64 width, bool vec, const TwoRows<T>& rows,
+                                 Visit visit) {
+    for (Pieces<T> piece(team, width, vec); piece.more(); piece.next()) {
+        Vec<T> a = piece.load(rows.kept_a ? rows.kept_a : rows.a), b;
+        if (both) b = piece.load(rows.kept_b ? rows.kept_b : rows.b);
+        visit(piece, a, b);
+    }
 }
 
 template <typename T, bool centered, bool added>
@@ -107,50 +122,60 @@ __device__ inline void norm_rows(const Norm& p) {
     const i64 start = team.row * p.width;
     const TwoRows<T> rows(team, p.width, (const T*)p.x + start, (const T*)p.y + (added ? start : 0),
                           p.cached);
-    T *out = (T*)p.out + start, *total = (T*)p.total + (added ? start : 0);
     const T *weight = (const T*)p.weight, *bias = (const T*)p.bias;
     const bool vec =
         in_vecs<T>(p.width, p.x, p.y, p.weight, p.bias) && in_vecs<T>(p.width, p.out, p.total);
     const W width = (W)p.width;
-    W mean = 0, rest = 0, squares = 0, x[size];
-    if (centered) {
-        for (Pieces<T> piece(team, p.width, vec); piece.more(); piece.next()) {
-            read_piece<T, added>(piece, rows, true, total, x);
-#pragma unroll
-            for (int i = 0; i < size; ++i) mean += i < piece.count ? x[i] : W(0);
-        }
-        mean = team.reduce(mean, Sum(), W(0)) / width;
-    }
-    for (Pieces<T> piece(team, p.width, vec); piece.more(); piece.next()) {
-        read_piece<T, added>(piece, rows, !centered, total, x);
+    W mean = 0, rest = 0, squares = 0;
+    const auto element = [](const Vec<T>& x, const Vec<T>& y, int i) {
+        return added ? widen(x.at[i]) + widen(y.at[i]) : widen(x.at[i]);
+    };
+    const auto spread = [&](const Pieces<T>& piece, const Vec<T>& x, const Vec<T>& y) {
 #pragma unroll
         for (int i = 0; i < size; ++i) {
-            const W distance = i < piece.count ? x[i] - mean : W(0);
+            const W distance = i < piece.count ? element(x, y, i) - mean : W(0);
             if (centered) rest += distance;
             squares += distance * distance;
         }
-    }
-    if (centered)
+    };
+    if (centered) {
+        first_pass<added>(team, p.width, vec, rows,
+                          [&](const Pieces<T>& piece, const Vec<T>& x, const Vec<T>& y) {
+                              Vec<T> total;
+#pragma unroll
+                              for (int i = 0; i < size; ++i) {
+                                  const W value = element(x, y, i);
+                                  mean += i < piece.count ? value : W(0);
+                                  total.at[i] = narrow<T>(value);
+                              }
+                              if (added) piece.store((T*)p.total + start, total);
+                          });
+        mean = team.reduce(mean, Sum(), W(0)) / width;
+        next_pass<added>(team, p.width, vec, rows, spread);
         sum_both(team, &rest, &squares);
-    else
+        rest /= width;
+    } else {
+        first_pass<added>(team, p.width, vec, rows, spread);
         squares = team.reduce(squares, Sum(), W(0));
-    rest /= width;
+    }
     const W variance = larger(squares / width - rest * rest, W(0));
     const W rstd = 1 / sqrt(variance + (W)p.eps);
-    for (Pieces<T> piece(team, p.width, vec); piece.more(); piece.next()) {
-        Vec<T> factor, shift, result;
-        if (weight) factor = piece.load(weight);
-        if (bias) shift = piece.load(bias);
-        read_piece<T, added>(piece, rows, false, total, x);
+    next_pass<added>(team, p.width, vec, rows,
+                     [&](const Pieces<T>& piece, const Vec<T>& x, const Vec<T>& y) {
+                         Vec<T> factor, shift, result;
+                         if (weight) factor = piece.load(weight);
+                         if (bias) shift = piece.load(bias);
 #pragma unroll
-        for (int i = 0; i < size; ++i) {
-            W value = (centered ? x[i] - mean - rest : x[i]) * rstd;
-            if (weight) value *= widen(factor.at[i]);
-            if (bias) value += widen(shift.at[i]);
-            result.at[i] = narrow<T>(value);
-        }
-        piece.store(out, result);
-    }
+                         for (int i = 0; i < size; ++i) {
+                             W value = element(x, y, i);
+                             if (centered) value = value - mean - rest;
+                             value *= rstd;
+                             if (weight) value *= widen(factor.at[i]);
+                             if (bias) value += widen(shift.at[i]);
+                             result.at[i] = narrow<T>(value);
+                         }
+                         piece.store((T*)p.out + start, result);
+                     });
     if (team.rank) return;
     if (centered) ((W*)p.mean)[team.row] = mean + rest;
     ((W*)p.rstd)[team.row] = rstd;
@@ -202,13 +227,12 @@ struct Slope {
 template <typename T, typename W>
 __device__ inline void write_dx(const NormBackward& p, const Team& team, const TwoRows<T>& rows,
                                 bool vec, W mean, W rstd, W across, W along, T* dx) {
-    for (Pieces<T> piece(team, p.width, vec); piece.more(); piece.next()) {
-        const Vec<T> g = piece.load(rows.kept_a ? rows.kept_a : rows.a);
-        const Vec<T> x = piece.load(rows.kept_b ? rows.kept_b : rows.b);
-        Slope<T> slope(g, x, mean, rstd);
-        if (p.weight) slope.weigh(piece.load((const T*)p.weight));
-        piece.store(dx, slope.dx(across, along, rstd));
-    }
+    next_pass<true>(team, p.width, vec, rows,
+                    [&](const Pieces<T>& piece, const Vec<T>& g, const Vec<T>& x) {
+                        Slope<T> slope(g, x, mean, rstd);
+                        if (p.weight) slope.weigh(piece.load((const T*)p.weight));
+                        piece.store(dx, slope.dx(across, along, rstd));
+                    });
 }
 
 // Writes the block's sums of its columns to its row of the work space.
@@ -246,6 +270,7 @@ template <typename T, bool centered>
 __device__ inline void norm_rows_backward(const NormBackward& p) {
     typedef typename Wide<T>::type W;
     const int size = Vec<T>::size, parts = 128 / sizeof(W) / size;
+    const int ahead = centered ? 1 : 2;  // at most 128 registers: two blocks at a time
     const Team team(p.group);
     const bool vec = in_vecs<T>(p.width, p.g, p.x, p.weight, p.dx);
     const i64 step = (i64)gridDim.x * (blockDim.x / team.size);
@@ -258,23 +283,33 @@ __device__ inline void norm_rows_backward(const NormBackward& p) {
         W across = 0, along = 0;  // sums of g * weight, of g * weight * xhat
         Pieces<T> piece(team, p.width, vec);
 #pragma unroll
-        for (int part = 0; part < parts; ++part) {
+        for (int part = 0; part < parts; part += ahead) {
             if (!piece.more()) break;
-            const Vec<T> g = piece.load(rows.a), x = piece.load(rows.b);
-            if (rows.kept_a) {
-                piece.store(rows.kept_a, g);
-                piece.store(rows.kept_b, x);
-            }
-            Slope<T> slope(g, x, mean, rstd);
-            if (p.weight) slope.weigh(piece.load((const T*)p.weight));
+            Pieces<T> next = piece;
+            Vec<T> g[ahead], x[ahead];
 #pragma unroll
-            for (int i = 0; i < size; ++i) {
-                dweight[part][i] += slope.g[i] * slope.xhat[i];
-                if (centered) dbias[part][i] += slope.g[i];
-                if (centered) across += slope.of_row[i];
-                along += slope.of_row[i] * slope.xhat[i];
+            for (int k = 0; k < ahead; ++k, next.next()) {
+                if (!next.more()) continue;
+                g[k] = next.load(rows.a);
+                x[k] = next.load(rows.b);
             }
-            piece.next();
+#pragma unroll
+            for (int k = 0; k < ahead; ++k, piece.next()) {
+                if (!piece.more()) continue;
+                if (rows.kept_a) {
+                    piece.store(rows.kept_a, g[k]);
+                    piece.store(rows.kept_b, x[k]);
+                }
+                Slope<T> slope(g[k], x[k], mean, rstd);
+                if (p.weight) slope.weigh(piece.load((const T*)p.weight));
+#pragma unroll
+                for (int i = 0; i < size; ++i) {
+                    dweight[part + k][i] += slope.g[i] * slope.xhat[i];
+                    if (centered) dbias[part + k][i] += slope.g[i];
+                    if (centered) across += slope.of_row[i];
+                    along += slope.of_row[i] * slope.xhat[i];
+                }
+            }
         }
         if (centered)
             sum_both(team, &across, &along);
@@ -308,20 +343,16 @@ __device__ inline void norm_dx(const NormBackward& p) {
     const TwoRows<T> rows(team, p.width, (const T*)p.g + start, (const T*)p.x + start, p.cached);
     const W mean = p.mean ? ((const W*)p.mean)[row] : W(0), rstd = ((const W*)p.rstd)[row];
     W across = 0, along = 0;
-    for (Pieces<T> piece(team, p.width, vec); piece.more(); piece.next()) {
-        const Vec<T> g = piece.load(rows.a), x = piece.load(rows.b);
-        if (rows.kept_a) {
-            piece.store(rows.kept_a, g);
-            piece.store(rows.kept_b, x);
-        }
-        Slope<T> slope(g, x, mean, rstd);
-        if (p.weight) slope.weigh(piece.load((const T*)p.weight));
+    first_pass<true>(team, p.width, vec, rows,
+                     [&](const Pieces<T>& piece, const Vec<T>& g, const Vec<T>& x) {
+                         Slope<T> slope(g, x, mean, rstd);
+                         if (p.weight) slope.weigh(piece.load((const T*)p.weight));
 #pragma unroll
-        for (int i = 0; i < Vec<T>::size; ++i) {
-            across += slope.of_row[i];
-            along += slope.of_row[i] * slope.xhat[i];
-        }
-    }
+                         for (int i = 0; i < Vec<T>::size; ++i) {
+                             across += slope.of_row[i];
+                             along += slope.of_row[i] * slope.xhat[i];
+                         }
+                     });
     sum_both(team, &across, &along);
     across = p.mean ? across / (W)p.width : W(0);
     write_dx(p, team, rows, vec, mean, rstd, across, along / (W)p.width, (T*)p.dx + start);

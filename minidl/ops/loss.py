@@ -88,7 +88,7 @@ def _fits(shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
 
 
 def _floating(*arrays: Any) -> None:
-    if any(x.dtype.kind != "f" for x in arrays):
+    if any(x.dtype.kind in "biu" for x in arrays):  # bfloat16 is of NumPy's kind V
         raise DTypeError("input and target must be floating point")
 
 
@@ -98,6 +98,11 @@ def _reduced(k: Any, losses: Any, reduction: str) -> Any:
         return losses
     total = k.sum(losses)
     return k.div(total, losses.size) if reduction == "mean" else total
+
+
+def _in(k: Any, x: Any, dtype: Any) -> Any:
+    """What an entry that takes 16-bit floats gave in float32, rounded at the end."""
+    return x if x.dtype == dtype else k.cast(x, dtype)
 
 
 def _reduce(losses: Tensor, reduction: str) -> Tensor:
@@ -355,7 +360,7 @@ def _binary_cross_entropy_with_logits(
     _floating(input, target)
     w, p = (None if x is None else x.astype(input.dtype, copy=False) for x in (weight, pos_weight))
     losses = k.binary_cross_entropy_with_logits(input, target, w, p)
-    return _reduced(k, losses, reduction)
+    return _in(k, _reduced(k, losses, reduction), input.dtype)
 
 
 @_binary_cross_entropy_with_logits.gradient
@@ -438,7 +443,7 @@ def _total(k: Any, target: Any, weight: Any, ignore_index: int, dtype: Any) -> A
 def _over(g: Tensor, total: Tensor) -> Tensor:
     """The gradient of a mean; where `total` is on the CPU it is read: a number costs less."""
     array = total.array
-    return g / (float(array) if type(array) is np.ndarray else cast(total, g.dtype))
+    return g / (float(array) if type(array) is np.ndarray else total)
 
 
 def _reduced_rows(k: Any, losses: Any, total: Any, reduction: str) -> Any:
@@ -465,7 +470,7 @@ def _cross_entropy(
     except ValueError:
         _check_classes(k, target, input.shape[1], ignore_index)
         raise
-    return _reduced_rows(k, losses, total, reduction), lse, total
+    return _in(k, _reduced_rows(k, losses, total, reduction), input.dtype), lse, total
 
 
 @_cross_entropy.gradient
@@ -487,15 +492,16 @@ def _(
 @op(nondiff=True)
 def _cross_entropy_backward(
     k: Any,
-    grad: Array,
+    grad: Index,
     x: Array,
     target: Index,
     weight: Index | None,
-    lse: Array,
+    lse: Index,
     ignore_index: int,
     label_smoothing: float,
 ) -> Any:
     w = None if weight is None else weight.astype(x.dtype, copy=False)
+    grad = _in(k, grad, lse.dtype)
     return k.cross_entropy_backward(grad, x, target, w, ignore_index, label_smoothing, lse)
 
 

@@ -26,6 +26,7 @@ using std::cos;
 using std::erf;
 using std::erfc;
 using std::exp;
+using std::exp2;
 using std::expm1;
 using std::floor;
 using std::fmax;
@@ -49,7 +50,7 @@ extern Index thread_index, block_index, block_size, grid_size;
 void* shared_array(const void* key, const char* name, size_t bytes);
 unsigned char* dynamic_memory();
 
-void barrier();  // __syncthreads
+void barrier(const char* file, int line);  // __syncthreads, at this place of the source
 void warp_barrier(unsigned mask);
 // All lanes of `mask` meet; the last one runs `act(what the lanes gave, mask)`, then all go on.
 // `what` names the operation, which must be the same in all of them.
@@ -58,7 +59,8 @@ void meet(const char* what, unsigned mask, void* mine, void (*act)(void** lanes,
 // Loads and stores that the kernel's compiler does not see.
 void reads(const void* at, size_t bytes);
 void writes(void* at, size_t bytes);
-void updates(void* at, size_t bytes);  // atomically
+void updates(void* at, size_t bytes);                 // atomically
+void move(void* to, const void* from, size_t bytes);  // without a look at it
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
 float float_of_half(unsigned short bits);
@@ -95,9 +97,11 @@ inline int own_lane() {
 
 template <typename T, typename Update>
 T update(T* at, Update next) {
+    T before, after;
     updates(at, sizeof(T));
-    const T before = *at;
-    *at = next(before);
+    move(&before, at, sizeof(T));
+    after = next(before);
+    move(at, &after, sizeof(T));
     return before;
 }
 
@@ -108,8 +112,8 @@ T update(T* at, Update next) {
 #define blockDim emulator::block_size
 #define gridDim emulator::grid_size
 
-inline void __syncthreads() {
-    emulator::barrier();
+inline void __syncthreads(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+    emulator::barrier(file, line);
 }
 inline void __syncwarp(unsigned mask = 0xffffffffu) {
     emulator::warp_barrier(mask);

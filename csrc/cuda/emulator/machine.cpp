@@ -7,7 +7,6 @@
 #include "machine.h"
 
 #include <sys/mman.h>
-#include <ucontext.h>
 
 #include <algorithm>
 #include <cstdarg>
@@ -20,10 +19,14 @@
 
 #include "../families.h"
 #include "device.h"
+#include "fibre.h"
 
 #if defined(__SANITIZE_ADDRESS__)
+#    include <sanitizer/asan_interface.h>
 #    include <sanitizer/common_interface_defs.h>
 #endif
+
+extern "C" const Kernel probes_kernels[];  // probes.cu
 
 namespace emulator {
 
@@ -34,15 +37,19 @@ namespace {
 
 constexpr size_t STACK = 256 * 1024;
 constexpr int MOST_THREADS = 1024;
+// Stacks of one size put the same frames of all fibres into the same sets of a cache.
+constexpr size_t COLOURS = 32, COLOUR = 128;
 
 enum class State { READY, AT_BARRIER, AT_MEETING, ENDED };
 
 struct Fibre {
-    ucontext_t context;
+    Context context;
     unsigned char* stack = nullptr;
+    size_t stack_bytes = 0;
     void* fake_stack = nullptr;  // of AddressSanitizer
     State state = State::ENDED;
-    const char* what = "";
+    const char* what = "";  // it meets in, or the file of its barrier
+    int line = 0;
     unsigned mask = 0;
     void* given = nullptr;
     void (*act)(void**, unsigned) = nullptr;
@@ -51,7 +58,7 @@ struct Fibre {
 
 std::vector<std::unique_ptr<Fibre>> fibres;
 unsigned char* stacks = nullptr;
-ucontext_t scheduler;
+Context scheduler;
 #if defined(__SANITIZE_ADDRESS__)
 void* scheduler_fake = nullptr;
 const void* scheduler_stack = nullptr;
@@ -71,7 +78,7 @@ void switch_to_scheduler(bool ended) {
 #else
     (void)ended;
 #endif
-    swapcontext(&own.context, &scheduler);
+    switch_context(own.context, scheduler);
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_finish_switch_fiber(own.fake_stack, &scheduler_stack, &scheduler_size);
 #endif
@@ -82,9 +89,9 @@ void switch_to(int thread) {
     thread_index = {(unsigned)thread, 0, 0};
     Fibre& next = *fibres[thread];
 #if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_start_switch_fiber(&scheduler_fake, next.stack, STACK);
+    __sanitizer_start_switch_fiber(&scheduler_fake, next.stack, next.stack_bytes);
 #endif
-    swapcontext(&scheduler, &next.context);
+    switch_context(scheduler, next.context);
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_finish_switch_fiber(scheduler_fake, nullptr, nullptr);
 #endif
@@ -113,19 +120,27 @@ void start_threads() {
         stacks = (unsigned char*)found;
     }
     while ((int)fibres.size() < threads) {
+        const size_t place = fibres.size();
         fibres.push_back(std::make_unique<Fibre>());
-        fibres.back()->stack = stacks + STACK * (fibres.size() - 1);
+        fibres.back()->stack = stacks + STACK * place;
+        fibres.back()->stack_bytes = STACK - place % COLOURS * COLOUR;
     }
     for (int i = 0; i < threads; ++i) {
         Fibre& fibre = *fibres[i];
-        getcontext(&fibre.context);
-        fibre.context.uc_stack.ss_sp = fibre.stack;
-        fibre.context.uc_stack.ss_size = STACK;
-        fibre.context.uc_link = nullptr;
-        makecontext(&fibre.context, run_thread, 0);
+#if defined(__SANITIZE_ADDRESS__)
+        // what the last one left there: its first frames, which never returned, or all of them
+        const size_t left = fibre.state == State::ENDED ? 4096 : fibre.stack_bytes;
+        __asan_unpoison_memory_region(fibre.stack + fibre.stack_bytes - left, left);
+#endif
+        prepare(fibre.context, fibre.stack, fibre.stack_bytes, run_thread);
         fibre.state = State::READY;
         fibre.warp_barriers = 0;
     }
+}
+
+const char* name_of(const char* path) {
+    const char* slash = strrchr(path, '/');
+    return slash == nullptr ? path : slash + 1;
 }
 
 int count(State state) {
@@ -137,29 +152,41 @@ int count(State state) {
 // Nobody can run: let them go on together, or say why they never will.
 void release() {
     const int waiting = count(State::AT_BARRIER), ended = count(State::ENDED);
+    char text[400];
+    const Fibre& first = *fibres[0];
     if (waiting == threads) {
-        ++barriers;
+        for (int i = 1; i < threads; ++i) {
+            const Fibre& other = *fibres[i];
+            if (other.line == first.line && strcmp(other.what, first.what) == 0) continue;
+            snprintf(text, sizeof text,
+                     "__syncthreads in divergent code: thread 0 waits at %s:%d, thread %d at %s:%d",
+                     name_of(first.what), first.line, i, name_of(other.what), other.line);
+            error = text;
+            return;
+        }
+        if (++barriers > MOST_BARRIERS) error = "more barriers than the emulator can count";
         for (int i = 0; i < threads; ++i) fibres[i]->state = State::READY;
         return;
     }
-    char text[300];
     int one = 0;
     while (fibres[one]->state != State::AT_MEETING && one + 1 < threads) ++one;
     const Fibre& lane = *fibres[one];
     if (lane.state == State::AT_MEETING) {
         unsigned there = 0;
         for (int i = one / 32 * 32; i < std::min(one / 32 * 32 + 32, threads); ++i)
-            if (fibres[i]->state == State::AT_MEETING && fibres[i]->what == lane.what &&
-                fibres[i]->mask == lane.mask)
+            if (fibres[i]->state == State::AT_MEETING && fibres[i]->mask == lane.mask &&
+                strcmp(fibres[i]->what, lane.what) == 0)
                 there |= 1u << i % 32;
         snprintf(text, sizeof text,
                  "%s: lanes %08x of warp %d wait for lanes %08x of their mask %08x, which never"
                  " come (they wait elsewhere, have ended or do not exist)",
                  lane.what, there, one / 32, lane.mask & ~there, lane.mask);
     } else {
+        one = 0;
+        while (fibres[one]->state != State::AT_BARRIER) ++one;
         snprintf(text, sizeof text,
-                 "__syncthreads: %d of %d threads wait at it, %d have ended without it", waiting,
-                 threads, ended);
+                 "__syncthreads at %s:%d: %d of %d threads wait there, %d have ended without it",
+                 name_of(fibres[one]->what), fibres[one]->line, waiting, threads, ended);
     }
     error = text;
 }
@@ -167,6 +194,7 @@ void release() {
 void run_block(const std::vector<int>& order) {
     barriers = 0;
     begin_block();
+    forget_copies(threads);
     start_threads();
     while (error.empty()) {
         bool any = false, live = false;
@@ -213,7 +241,11 @@ void fail(const char* format, ...) {
 }
 
 Moment now() {
-    return {(int32_t)block_index.x, current, barriers, fibres[current]->warp_barriers};
+    return {block_index.x, current, barriers, fibres[current]->warp_barriers};
+}
+
+int own_thread() {
+    return current;
 }
 
 bool running() {
@@ -226,7 +258,9 @@ bool in_kernel(const void* at) {
            (byte >= arguments && byte < arguments + kernel->bytes);
 }
 
-void barrier() {
+void barrier(const char* file, int line) {
+    fibres[current]->what = file;
+    fibres[current]->line = line;
     wait(State::AT_BARRIER);
 }
 
@@ -238,30 +272,36 @@ void meet(const char* what, unsigned mask, void* mine, void (*act)(void**, unsig
     fibre.what = what;
     fibre.mask = mask;
     fibre.given = mine;
-    void* lanes[32] = {};
+    // most often a neighbour is not there yet
+    for (const int lane : {(own + 1) % 32, (own + 31) % 32})
+        if ((mask >> lane & 1) && base + lane < threads) {
+            const State state = fibres[base + lane]->state;
+            if (state == State::READY || state == State::AT_BARRIER) return wait(State::AT_MEETING);
+        }
+    void* lanes[32];
     for (int lane = 0; lane < 32; ++lane) {
         if (!(mask >> lane & 1)) continue;
         const int other = base + lane;
-        if (other == own) continue;
         if (other >= threads)
             fail("%s: the mask %08x names lane %d, which does not exist in this block", what, mask,
                  lane);
         const Fibre& there = *fibres[other];
+        lanes[lane] = there.given;
+        if (other == own) continue;
         if (there.state == State::ENDED)
             fail("%s: the mask %08x names lane %d, which has ended", what, mask, lane);
         if (there.state != State::AT_MEETING) return wait(State::AT_MEETING);
-        if (strcmp(there.what, what) != 0 || there.mask != mask)
+        if ((there.what != what && strcmp(there.what, what) != 0) || there.mask != mask)
             fail("%s with mask %08x meets lane %d in %s with mask %08x", what, mask, lane,
                  there.what, there.mask);
     }
-    for (int lane = 0; lane < 32; ++lane)
-        if (mask >> lane & 1) lanes[lane] = fibres[base + lane]->given;
     if (act != nullptr) act(lanes, mask);
     const bool orders = act == nullptr;  // __syncwarp alone orders accesses to memory
     for (int lane = 0; lane < 32; ++lane) {
         if (!(mask >> lane & 1)) continue;
         Fibre& other = *fibres[base + lane];
-        if (orders && mask == 0xffffffffu) ++other.warp_barriers;
+        if (orders && mask == 0xffffffffu && ++other.warp_barriers > MOST_BARRIERS)
+            fail("more barriers of a warp than the emulator can count");
         if (base + lane != own) other.state = State::READY;
     }
 }
@@ -319,6 +359,8 @@ extern "C" void emulator_order(uint64_t seed) {
 }
 
 extern "C" const Kernel* emulator_kernel(const char* name) {
+    for (const Kernel* probe = probes_kernels; probe->name != nullptr; ++probe)
+        if (strcmp(probe->name, name) == 0) return probe;
     return kernel_named(name);
 }
 
@@ -326,17 +368,16 @@ extern "C" const Kernel* emulator_kernel(const char* name) {
 extern "C" const char* emulator_launch(const Kernel* kernel, unsigned blocks, unsigned threads,
                                        size_t shared, const void* arguments, size_t bytes) {
     using namespace emulator;
-    static std::string said;
     error.clear();
     if (bytes != kernel->bytes || !threads || (int)threads > kernel->threads ||
-        kernel->threads > MOST_THREADS || shared > 232448 - 1024) {
+        kernel->threads > MOST_THREADS || shared > 232448 - 1024 || blocks > MOST_BLOCKS) {
         char text[300];
         snprintf(text, sizeof text,
-                 "%s: %zu bytes of arguments for %zu, %u threads for at most %d, %zu bytes of"
-                 " shared memory",
-                 kernel->name, bytes, kernel->bytes, threads, kernel->threads, shared);
-        said = text;
-        return said.c_str();
+                 "%zu bytes of arguments for %zu, %u blocks, %u threads for at most %d, %zu"
+                 " bytes of shared memory",
+                 bytes, kernel->bytes, blocks, threads, kernel->threads, shared);
+        error = text;
+        return error.c_str();
     }
     emulator::kernel = kernel;
     emulator::arguments = (const unsigned char*)arguments;
@@ -350,8 +391,5 @@ extern "C" const char* emulator_launch(const Kernel* kernel, unsigned blocks, un
         run_block(order);
         if (!error.empty()) break;
     }
-    end_launch();
-    if (error.empty()) return nullptr;
-    said = std::string(kernel->name) + ": " + error;
-    return said.c_str();
+    return error.empty() ? nullptr : error.c_str();
 }

@@ -1,40 +1,85 @@
 // Looks at every load and store of a kernel: is there memory, was it written, does nobody else
 // touch it at the same time.
 //
-// Each byte of shared memory and of the arrays that a launch may touch has a cell that says who
-// wrote it last and who read it. Two accesses, one of them a write, that no barrier separates are
-// a race, whichever came first here. The compiler calls the functions at the end of this file
-// (-fsanitize=thread, without its library) before each access.
+// Every few bytes of shared memory and of the arrays that a launch may touch have a cell that says
+// who wrote them last and who read them. Two accesses, one of them a write, that no barrier
+// separates are a race, whichever came first here. The compiler calls the functions at the end of
+// this file (-fsanitize=thread, without its library) before each access.
+//
+// UNWATCHED: a build for sanitizers, whose accesses are not announced. Only what kernels hand over
+// themselves (atomics, asynchronous copies) is seen, and looked at for its bounds alone.
 #include <link.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "device.h"
 #include "machine.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+#    include <sanitizer/asan_interface.h>
+#else
+#    define ASAN_POISON_MEMORY_REGION(at, bytes) ((void)0)
+#    define ASAN_UNPOISON_MEMORY_REGION(at, bytes) ((void)0)
+#endif
+
 namespace emulator {
 namespace {
 
+#ifdef UNWATCHED
+constexpr bool WATCHED = false;
+#else
+constexpr bool WATCHED = true;
+#endif
 constexpr size_t GUARD = 64;          // forbidden bytes between arrays of a block
 constexpr size_t ARENA = 512 * 1024;  // the shared memory of a block, with the guards
+constexpr size_t WIDEST = 16;         // bytes of the largest access
 
+// The last accesses that later ones can race with. A plain write is ordered after all before it,
+// so they are forgotten; of reads and of atomic updates two are kept (see `remember`).
 struct Cell {
-    Moment write, read, other_read;  // the last ones; `other_read` is of another thread than `read`
-    bool atomic = false;             // the last write was
-    bool written = false;            // since the block began, of shared memory
-    bool coming = false;             // an asynchronous copy to here is under way
+    Moment write, update, other_update, read, other_read;
+    int32_t block = -1;   // of shared memory: whose cell this is; others' is as good as new
+    bool coming = false;  // an asynchronous copy to here is under way
 };
 
+// Cells are of 2^shift bytes: of the largest piece that all accesses so far were made of.
 struct Array {
     const unsigned char* at;
     size_t bytes;
     bool writable;
     std::string name;
+    int shift = 0;
     std::vector<Cell> cells;
+
+    Array(const unsigned char* at, size_t bytes, bool writable, std::string name = "")
+        : at(at), bytes(bytes), writable(writable), name(std::move(name)) {}
+
+    static int zeros(size_t x) { return __builtin_ctzll(x | WIDEST); }
+
+    void watch() {
+        shift = zeros(bytes);
+        if (WATCHED) cells.assign(bytes >> shift, Cell());
+    }
+    // The first cell of an access of `size` bytes at `start`, after which it has whole cells.
+    Cell* cell(size_t start, size_t size) {
+        const int wanted = zeros(start | size);
+        if (wanted < shift) refine(wanted);
+        return cells.data() + (start >> shift);
+    }
+    void refine(int wanted) {
+        const size_t times = (size_t)1 << (shift - wanted);
+        std::vector<Cell> finer;
+        finer.reserve(cells.size() * times);
+        for (const Cell& cell : cells) finer.insert(finer.end(), times, cell);
+        cells.swap(finer);
+        shift = wanted;
+    }
+    size_t offset(const Cell& cell) const { return (size_t)(&cell - cells.data()) << shift; }
 };
 
 alignas(1024) unsigned char arena[ARENA];
@@ -60,15 +105,26 @@ size_t add_shared(const char* name, size_t bytes) {
     const size_t start = (arena_used + GUARD + 15) / 16 * 16;
     if (start + bytes + GUARD > ARENA) fail("%zu bytes of shared memory for %s", bytes, name);
     arena_used = start + bytes;
-    of_block.push_back({arena + start, bytes, true, name, std::vector<Cell>(bytes)});
+    of_block.emplace_back(arena + start, bytes, true, name);
+    of_block.back().watch();
+    ASAN_UNPOISON_MEMORY_REGION(arena + start, bytes);
     return of_block.size() - 1;
 }
 
-bool ordered(const Moment& earlier, const Moment& later) {
-    if (earlier.block < 0) return true;
-    if (earlier.block != later.block) return false;
-    if (earlier.thread == later.thread || earlier.barriers < later.barriers) return true;
-    return earlier.thread / 32 == later.thread / 32 && earlier.warp_barriers < later.warp_barriers;
+bool ordered(Moment earlier, Moment later) {
+    if (earlier.never() || earlier.bits == later.bits) return true;
+    if (earlier.block() != later.block()) return false;
+    if (earlier.thread() == later.thread() || earlier.barriers() < later.barriers()) return true;
+    return earlier.warp() == later.warp() && earlier.warp_barriers() < later.warp_barriers();
+}
+
+// Add `present` to two accesses, so that whoever races with one of all so far races with one of the
+// two. Those that no barrier orders are of one phase of the block, or of several blocks: two of
+// different warps stand for all, else two of different threads.
+void remember(Moment& last, Moment& other, Moment present) {
+    if (ordered(other, present)) other = Moment();
+    if (!ordered(last, present) && (other.never() || other.warp() == present.warp())) other = last;
+    last = present;
 }
 
 bool constant_of_library(const unsigned char* at) {
@@ -103,10 +159,44 @@ const char* said(Kind kind) {
     return kind == Kind::READ ? "reads" : kind == Kind::WRITE ? "writes" : "updates";
 }
 
-[[noreturn]] void race(Kind kind, const Array& array, size_t offset, const Moment& earlier,
-                       const char* did) {
+void must_follow(Kind kind, const Array& array, const Cell& cell, Moment earlier, Moment present,
+                 const char* did) {
+    if (ordered(earlier, present)) return;
     fail("a race: %s byte %zu of %s, which thread %d of block %d %s with no barrier between",
-         said(kind), offset, array.name.c_str(), earlier.thread, earlier.block, did);
+         said(kind), array.offset(cell), array.name.c_str(), earlier.thread(), earlier.block(),
+         did);
+}
+
+void look(Kind kind, const Array& array, Cell& cell, Moment present, bool shared) {
+    if (shared) {
+        if (cell.block != present.block()) {
+            cell = Cell();
+            cell.block = present.block();
+        }
+        const size_t offset = array.offset(cell);
+        if (cell.coming)
+            fail("%s byte %zu of %s, to which an asynchronous copy is under way", said(kind),
+                 offset, array.name.c_str());
+        if (kind != Kind::WRITE && cell.write.never() && cell.update.never())
+            fail("%s byte %zu of %s, which nobody wrote", said(kind), offset, array.name.c_str());
+    }
+    must_follow(kind, array, cell, cell.write, present, "wrote");
+    if (kind != Kind::UPDATE) {
+        must_follow(kind, array, cell, cell.update, present, "updated");
+        must_follow(kind, array, cell, cell.other_update, present, "updated");
+    }
+    if (kind == Kind::READ) {
+        remember(cell.read, cell.other_read, present);
+        return;
+    }
+    must_follow(kind, array, cell, cell.read, present, "read");
+    must_follow(kind, array, cell, cell.other_read, present, "read");
+    if (kind == Kind::UPDATE) {
+        remember(cell.update, cell.other_update, present);
+    } else {
+        cell.update = cell.other_update = cell.read = cell.other_read = Moment();
+        cell.write = present;
+    }
 }
 
 void touch(Kind kind, const void* address, size_t bytes) {
@@ -127,34 +217,36 @@ void touch(Kind kind, const void* address, size_t bytes) {
         fail("%s %zu bytes from byte %zu of %s, which has %zu", said(kind), bytes, start,
              array->name.c_str(), array->bytes);
     if (kind != Kind::READ && !array->writable) fail("writes to %s", array->name.c_str());
+    if (!WATCHED) return;
     const Moment present = now();
-    for (size_t i = start; i < start + bytes; ++i) {
-        Cell& cell = array->cells[i];
-        if (cell.coming)
-            fail("%s byte %zu of %s, to which an asynchronous copy is under way", said(kind), i,
-                 array->name.c_str());
-        if (shared && kind != Kind::WRITE && !cell.written)
-            fail("%s byte %zu of %s, which nobody wrote", said(kind), i, array->name.c_str());
-        if (!ordered(cell.write, present) && !(cell.atomic && kind == Kind::UPDATE))
-            race(kind, *array, i, cell.write, "wrote");
-        if (kind == Kind::READ) {
-            if (cell.read.thread != present.thread || cell.read.block != present.block)
-                cell.other_read = cell.read;
-            cell.read = present;
-            continue;
-        }
-        if (!ordered(cell.read, present)) race(kind, *array, i, cell.read, "read");
-        if (!ordered(cell.other_read, present)) race(kind, *array, i, cell.other_read, "read");
-        cell.write = present;
-        cell.atomic = kind == Kind::UPDATE;
-        cell.written = true;
+    Cell* cell = array->cell(start, bytes);
+    for (Cell* end = cell + (bytes >> array->shift); cell != end; ++cell)
+        look(kind, *array, *cell, present, shared);
+}
+
+// An access by one instruction of a GPU: its address is a multiple of its size.
+void aligned(Kind kind, const void* at, size_t bytes) {
+    if (((uintptr_t)at & (bytes - 1)) != 0 && running())
+        fail("%s %zu bytes at once at %p, which is not a multiple of %zu", said(kind), bytes, at,
+             bytes);
+    touch(kind, at, bytes);
+}
+
+// Of memory that touch() has seen.
+void set_coming(unsigned char* at, size_t bytes, bool coming) {
+    if (!WATCHED) return;
+    Array& array = *find(of_block, at);
+    Cell* cell = array.cell(at - array.at, bytes);
+    for (Cell* end = cell + (bytes >> array.shift); cell != end; ++cell) {
+        cell->coming = coming;
+        cell->write = now();
     }
 }
 
 }  // namespace
 
 void add_array(const void* at, size_t bytes, bool writable) {
-    if (bytes) given.push_back({(const unsigned char*)at, bytes, writable, "", {}});
+    if (bytes) given.emplace_back((const unsigned char*)at, bytes, writable);
 }
 
 void forget_arrays() {
@@ -175,7 +267,7 @@ void begin_launch(size_t dynamic_bytes) {
         }
     }
     for (Array& array : of_launch) {
-        array.cells.assign(array.bytes, Cell());
+        array.watch();
         char name[80];
         snprintf(name, sizeof name, "the array of %zu bytes at %p", array.bytes,
                  (const void*)array.at);
@@ -184,15 +276,13 @@ void begin_launch(size_t dynamic_bytes) {
     of_block.clear();
     by_key.clear();
     arena_used = 0;
+    ASAN_POISON_MEMORY_REGION(arena, ARENA);
     if (dynamic_bytes) by_key[nullptr] = add_shared("the dynamic shared memory", dynamic_bytes);
 }
 
 void begin_block() {
-    for (Array& array : of_block) std::fill(array.cells.begin(), array.cells.end(), Cell());
-    memset(arena, 0xa5, arena_used);
+    for (const Array& array : of_block) memset((void*)array.at, 0xa5, array.bytes);
 }
-
-void end_launch() {}
 
 void* shared_array(const void* key, const char* name, size_t bytes) {
     auto found = by_key.find(key);
@@ -220,21 +310,22 @@ void updates(void* at, size_t bytes) {
     touch(Kind::UPDATE, at, bytes);
 }
 
+void move(void* to, const void* from, size_t bytes) {
+    memcpy(to, from, bytes);
+}
+
+bool is_shared(const void* at) {
+    return in_arena((const unsigned char*)at);
+}
+
 void promise(void* at, size_t bytes) {
+    if (!is_shared(at)) fail("an asynchronous copy to memory that is not shared");
     writes(at, bytes);
-    Array* array = find(of_block, (const unsigned char*)at);
-    if (array == nullptr) fail("an asynchronous copy to memory that is not shared");
-    const size_t start = (const unsigned char*)at - array->at;
-    for (size_t i = start; i < start + bytes; ++i) array->cells[i].coming = true;
+    set_coming((unsigned char*)at, bytes, true);
 }
 
 void fulfil(void* at, const void* from, size_t bytes) {
-    Array* array = find(of_block, (const unsigned char*)at);
-    const size_t start = (const unsigned char*)at - array->at;
-    for (size_t i = start; i < start + bytes; ++i) {
-        array->cells[i].coming = false;
-        array->cells[i].write = now();
-    }
+    set_coming((unsigned char*)at, bytes, false);
     memcpy(at, from, bytes);
 }
 
@@ -248,60 +339,21 @@ extern "C" {
 void __tsan_init() {}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
-void __tsan_read1(void* at) {
-    touch(Kind::READ, at, 1);
-}
-void __tsan_read2(void* at) {
-    touch(Kind::READ, at, 2);
-}
-void __tsan_read4(void* at) {
-    touch(Kind::READ, at, 4);
-}
-void __tsan_read8(void* at) {
-    touch(Kind::READ, at, 8);
-}
-void __tsan_read16(void* at) {
-    touch(Kind::READ, at, 16);
-}
-void __tsan_write1(void* at) {
-    touch(Kind::WRITE, at, 1);
-}
-void __tsan_write2(void* at) {
-    touch(Kind::WRITE, at, 2);
-}
-void __tsan_write4(void* at) {
-    touch(Kind::WRITE, at, 4);
-}
-void __tsan_write8(void* at) {
-    touch(Kind::WRITE, at, 8);
-}
-void __tsan_write16(void* at) {
-    touch(Kind::WRITE, at, 16);
-}
-void __tsan_unaligned_read2(void* at) {
-    touch(Kind::READ, at, 2);
-}
-void __tsan_unaligned_read4(void* at) {
-    touch(Kind::READ, at, 4);
-}
-void __tsan_unaligned_read8(void* at) {
-    touch(Kind::READ, at, 8);
-}
-void __tsan_unaligned_read16(void* at) {
-    touch(Kind::READ, at, 16);
-}
-void __tsan_unaligned_write2(void* at) {
-    touch(Kind::WRITE, at, 2);
-}
-void __tsan_unaligned_write4(void* at) {
-    touch(Kind::WRITE, at, 4);
-}
-void __tsan_unaligned_write8(void* at) {
-    touch(Kind::WRITE, at, 8);
-}
-void __tsan_unaligned_write16(void* at) {
-    touch(Kind::WRITE, at, 16);
-}
+#define ACCESS(kind, action, bytes)                   \
+    void __tsan_##action##bytes(void* at) {           \
+        aligned(Kind::kind, at, bytes);               \
+    }                                                 \
+    void __tsan_unaligned_##action##bytes(void* at) { \
+        touch(Kind::kind, at, bytes);                 \
+    }
+#define ACCESSES(kind, action) \
+    ACCESS(kind, action, 1)    \
+    ACCESS(kind, action, 2)    \
+    ACCESS(kind, action, 4)    \
+    ACCESS(kind, action, 8)    \
+    ACCESS(kind, action, 16)
+ACCESSES(READ, read)
+ACCESSES(WRITE, write)
 void __tsan_read_range(void* at, size_t bytes) {
     touch(Kind::READ, at, bytes);
 }

@@ -8,8 +8,12 @@ takes 16-bit floats as they are, computes in float32 and rounds once).
 from __future__ import annotations
 
 from minidl.backends.native_cuda import (
+    embedding,
     launch,
+    loss,
+    movement,
     norm,
+    reduce,
     softmax,
 )
 from minidl.backends.native_cuda.launch import describe, missing
@@ -18,7 +22,11 @@ from minidl.backends.table import Layer
 __all__ = ["describe", "layer", "missing"]
 
 _FAMILIES = (
+    embedding,
+    loss,
+    movement,
     norm,
+    reduce,
     softmax,
 )
 

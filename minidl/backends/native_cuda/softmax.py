@@ -74,4 +74,4 @@ OVER: dict[str, Callable[[Callable], Callable]] = {
     "log_softmax_backward": _along("log_softmax_backward"),
     "logsumexp": _logsumexp,
 }
-HALF = frozenset(["softmax", "log_softmax", "softmax_backward", "log_softmax_backward"])
+HALF = frozenset(OVER)

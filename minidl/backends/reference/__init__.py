@@ -49,6 +49,7 @@ from minidl.backends.reference.loss import (
     binary_cross_entropy_with_logits_backward,
     cross_entropy,
     cross_entropy_backward,
+    cross_entropy_in_place,
 )
 from minidl.backends.reference.matmul import linear, linear_backward, matmul
 from minidl.backends.reference.movement import cast, copy, windows
@@ -128,6 +129,7 @@ ENTRIES: dict[str, Callable] = {
         silu_backward,
         cross_entropy,
         cross_entropy_backward,
+        cross_entropy_in_place,
         binary_cross_entropy_with_logits,
         binary_cross_entropy_with_logits_backward,
         embedding_backward,

@@ -101,6 +101,27 @@ def cross_entropy_backward(
     return dx
 
 
+def cross_entropy_in_place(
+    logits: np.ndarray,
+    target: np.ndarray,
+    weight: np.ndarray | None,
+    ignore_index: int,
+    label_smoothing: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`cross_entropy`, which overwrites the logits by the gradient of each row's own loss.
+
+    logits: (N, C), written: then what `cross_entropy_backward` gives for g = 1; other arguments and
+    results as of `cross_entropy` -> losses (N,), lse (N,), total ().
+
+    ValueError for another target, before anything is written where values are looked at at once.
+    Floors as of the two.
+    """
+    rest = target, weight, ignore_index, label_smoothing
+    losses, lse, total = cross_entropy(logits, *rest)
+    logits[...] = cross_entropy_backward(np.ones((), logits.dtype), logits, *rest, lse)
+    return losses, lse, total
+
+
 def _spread(like: np.ndarray, *operands: np.ndarray | None) -> list[np.ndarray]:
     ones = np.ones((), like.dtype)
     return [np.broadcast_to(ones if p is None else p, like.shape) for p in operands]

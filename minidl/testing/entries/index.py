@@ -1,4 +1,4 @@
-"""Rows of look-ups' gradients and of scattering."""
+"""Rows of look-ups, their gradients and of scattering."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.dtypes import DType, int64
+from minidl.dtypes import DType, int64, uint8
 from minidl.testing.case import Sample, sample
 from minidl.testing.entries.draws import FEW, array, shape, side
 from minidl.testing.entry import WORKING, Entry, entry
@@ -19,6 +19,13 @@ def _embedding(d: Any, dtype: DType) -> Sample:
     g = array(d, (*lead, side(d)), dtype, extreme=True)
     padding = d.integer(0, rows - 1) if d.boolean() else None
     return sample(g, d.index(rows, lead), rows, padding)
+
+
+def _take(d: Any, dtype: DType) -> Sample:
+    x = array(d, (d.integer(1, 9), side(d)), dtype, extreme=True)
+    index = d.index(len(x), [d.choice((3, 1, 9, 17, 0)) for _ in range(d.integer(0, 2))])
+    kind = d.choice([np.int64, np.int32, np.uint8])
+    return Sample((x, index.astype(kind)), {"axis": 0})
 
 
 def _scatter(d: Any, dtype: DType) -> Sample:
@@ -61,7 +68,8 @@ def _index_put(d: Any, dtype: DType) -> Sample:
 
 # integer sums are exact; a place that many terms meet has the rounding of their sum
 ROWS: tuple[Entry, ...] = (
-    entry("embedding_backward", _embedding, scale=2),
+    entry("take", _take, dtypes=(*WORKING, int64, uint8), half="always", same="bits"),
+    entry("embedding_backward", _embedding, half="table", scale=2),
     entry("scatter_add", _scatter, dtypes=(*WORKING, int64), scale=2),
     # a product of many terms has the rounding of each
     entry("scatter_reduce", _scatter_reduce, dtypes=(*WORKING, int64), scale=32),

@@ -127,6 +127,11 @@ def _cross_entropy_backward(d: Any, dtype: DType) -> Sample:
     return sample(g, *arguments, d.layout(lse))
 
 
+def _cross_entropy_in_place(d: Any, dtype: DType) -> Sample:
+    logits, *rest = _classes(d, dtype)
+    return sample(d.layout(np.array(logits), broadcast=False), *rest)
+
+
 def _distance(want: Any, x: np.ndarray, axis: int) -> np.ndarray:
     """4 (|x - max| + log(width)): near 0 the logarithm of the sum has lost its digits."""
     if not x.size:
@@ -153,6 +158,11 @@ def _weights(want: Any, g: Any, logits: Any, target: Any, weight: Any, *_: Any) 
     return np.broadcast_to(8 * np.abs(g) * top, len(logits))[:, None] + np.zeros(logits.shape)
 
 
+def _weights_in_place(want: Any, logits: Any, target: Any, weight: Any, *_: Any) -> np.ndarray:
+    """Of the gradient for g = 1, which may cancel to 0."""
+    return _weights(want, np.ones(()), want[0], target, weight)
+
+
 def _binary(backward: bool) -> Inputs:
     def inputs(d: Any, dtype: DType) -> Sample:
         full = shape(d)
@@ -174,12 +184,12 @@ ROWS: tuple[Entry, ...] = (
     entry("amin", _extremum, dtypes=(*WORKING, int64), half="table", same=0.0),
     entry("cummax", _running, dtypes=(*WORKING, int64), same=0.0),
     entry("cummin", _running, dtypes=(*WORKING, int64), same=0.0),
-    entry("softmax", _soft, least=1),
-    entry("log_softmax", _soft, floor=_distance),
+    entry("softmax", _soft, half="table", least=1),
+    entry("log_softmax", _soft, half="table", floor=_distance),
     # the sums of a row are as long as it is: width * eps * sum|g * out|
-    entry("softmax_backward", _soft_backward(log=False), scale=4),
-    entry("log_softmax_backward", _soft_backward(log=True), scale=4),
-    entry("logsumexp", _logsumexp, floor=_largest),
+    entry("softmax_backward", _soft_backward(log=False), scale=4, half="table"),
+    entry("log_softmax_backward", _soft_backward(log=True), scale=4, half="table"),
+    entry("logsumexp", _logsumexp, half="table", floor=_largest),
     # x - mean cancels: an eps of the row's largest value, over its deviation
     entry("layer_norm", _layer_norm, half="table", wide=(1, 2), scale=8),
     entry("add_layer_norm", _add_layer_norm, half="table", wide=(2, 3), scale=8),
@@ -187,7 +197,21 @@ ROWS: tuple[Entry, ...] = (
     entry("layer_norm_backward", _norm_backward(mean=True), half="table", scale=16),
     entry("rms_norm_backward", _norm_backward(mean=False), half="table", scale=16),
     entry("cross_entropy", _cross_entropy, scale=4, floor=_logits),
-    entry("cross_entropy_backward", _cross_entropy_backward, scale=4, floor=_weights),
+    entry("cross_entropy_backward", _cross_entropy_backward, half="table", scale=4, floor=_weights),
+    entry(
+        "cross_entropy_in_place",
+        _cross_entropy_in_place,
+        half="table",
+        scale=4,
+        floor=_weights_in_place,
+        writes=(0,),
+    ),
     entry("binary_cross_entropy_with_logits", _binary(backward=False), scale=2, least=1),
-    entry("binary_cross_entropy_with_logits_backward", _binary(backward=True), scale=2, least=1),
+    entry(
+        "binary_cross_entropy_with_logits_backward",
+        _binary(backward=True),
+        half="table",
+        scale=2,
+        least=1,
+    ),
 )

@@ -1,0 +1,4 @@
+#include "embedding.cuh"
+#include "registry.h"
+
+REGISTER(embedding, EMBEDDING_KERNELS);

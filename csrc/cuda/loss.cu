@@ -1,0 +1,4 @@
+#include "loss.cuh"
+#include "registry.h"
+
+REGISTER(loss, LOSS_KERNELS);
