@@ -10,6 +10,7 @@
     F(embedding)    \
     F(loss)         \
     F(movement)     \
+    F(norm)         \
     F(reduce)       \
     F(softmax)
 

@@ -13,6 +13,7 @@ from minidl.backends.native_cuda import (
     launch,
     loss,
     movement,
+    norm,
     reduce,
     softmax,
 )
@@ -26,6 +27,7 @@ _FAMILIES = (
     embedding,
     loss,
     movement,
+    norm,
     reduce,
     softmax,
 )
