@@ -13,6 +13,8 @@ from emulation import Emulator, emulated
 
 from minidl.backends.native_cuda import reduce
 from minidl.backends.table import Kernels
+from minidl.testing.cases import reduce as cases
+from minidl.testing.runner import jobs, run
 from minidl.testing.targets import Target, on, placed
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ for the emulator")
@@ -86,12 +88,15 @@ def test_long_axes_are_cut_into_parts(gpu, shape: tuple[int, ...], dtype: np.dty
     assert np.isnan(served(gpu, "amin", x, axis=axis)).all()
 
 
-def test_parts_of_parts(gpu, monkeypatch):
+@pytest.mark.parametrize("dtype", [*FLOATS, np.dtype(np.int64)], ids=str)
+def test_parts_of_parts(gpu, dtype: np.dtype, monkeypatch):
     monkeypatch.setattr(reduce, "_LONGEST", 2)
     for shape in ((70000,), (4000, 3)):
-        x = draw(shape, BFLOAT16)
-        check_sum(served(gpu, "sum", x, axis=0), x, axis=0)
+        x = draw(shape, dtype)
+        if dtype != np.int64:
+            check_sum(served(gpu, "sum", x, axis=0), x, axis=0)
         assert np.array_equal(served(gpu, "argmax", x, axis=0), x.argmax(0))
+        assert np.array_equal(served(gpu, "argmin", x, axis=0), x.argmin(0))
 
 
 def test_equal_terms_do_not_pile_up_roundings(gpu):
@@ -190,3 +195,14 @@ def test_a_sum_has_the_same_bits_whatever_the_order_of_blocks():
                 [kernels.sum(placed(x), axis=axis).get().tobytes() for axis in (0, 1, None)]
             )
     assert found[0] == found[1] == found[2]
+
+
+OPERATORS = ("sum", "amax", "amin", "argmax", "argmin", "max", "prod", "any", "all", "mean", "var")
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in cases.CASES if case.name in OPERATORS], ids=lambda case: case.name
+)
+def test_operators(case: Any, gpu):
+    for job in jobs([case]):
+        run(*job)
