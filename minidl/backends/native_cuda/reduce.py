@@ -207,6 +207,15 @@ def _by_dtype(ways: dict[np.dtype, _Way]) -> Callable[[Callable], Callable]:
     return over
 
 
+def _count_nonzero(below: Callable) -> Callable:
+    def entry(x: Any, axis: Any = None) -> Any:
+        if x.dtype != _BOOL or not x.size:
+            return below(x, axis=axis)
+        return _result(x, axis, False, _SUMS[_BOOL, _INT])
+
+    return entry
+
+
 OVER: dict[str, Callable[[Callable], Callable]] = {
     "sum": _sum,
     "prod": _prod,
@@ -216,6 +225,6 @@ OVER: dict[str, Callable[[Callable], Callable]] = {
     "all": _by_dtype({_BOOL: _plain("all_bool", _BOOL)}),
     "argmax": _by_dtype(_places("argmax")),
     "argmin": _by_dtype(_places("argmin")),
-    "count_nonzero": _by_dtype({_BOOL: _SUMS[_BOOL, _INT]}),
+    "count_nonzero": _count_nonzero,
 }
-HALF = frozenset(["sum", "amax", "amin"])
+HALF = frozenset(["sum", "amax", "amin", "argmax", "argmin"])

@@ -207,6 +207,7 @@ ROWS: tuple[Entry, ...] = (
     entry("log_gamma_quantile_backward", lambda d, t: _pair(d, t, (0.3, 9), (-2, 2)), scale=4),
     entry("cast", _cast, dtypes=ALL, same="bits", any_order=True),
     entry("copy", _copy, dtypes=ALL, same="bits"),
+    entry("ascontiguousarray", _copy, dtypes=ALL, same="bits", view=True),
     entry("windows", _windows, dtypes=ALL, same="bits", view=True),
     entry("cat", _cat, dtypes=(*ANY, float16, bfloat16), same="bits"),
     entry("broadcast_to", _broadcast, dtypes=(*ANY, float16, bfloat16), same="bits", view=True),
