@@ -230,7 +230,7 @@ def test_other_dtypes_go_to_the_layer_below(k: Kernels, started: Any):
 def test_operators(k: Kernels, started: Any, case: Any):
     for job in jobs([case]):
         if job[1] != "gradgrad":  # primitive operators
-            run(*job, examples=30)
+            run(*job, examples=15)
     assert case.name == "normalize" or started
 
 

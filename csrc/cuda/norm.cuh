@@ -265,12 +265,12 @@ __device__ inline void write_sums(const Team& team, i64 pitch, const W (&sums)[p
     }
 }
 
-// For rows whose columns fit the registers of a team.
+// For rows whose columns fit the registers of a team: up to 128 of them, so that a multiprocessor
+// has two blocks at a time.
 template <typename T, bool centered>
 __device__ inline void norm_rows_backward(const NormBackward& p) {
     typedef typename Wide<T>::type W;
     const int size = Vec<T>::size, parts = 128 / sizeof(W) / size;
-    const int ahead = centered ? 1 : 2;  // at most 128 registers: two blocks at a time
     const Team team(p.group);
     const bool vec = in_vecs<T>(p.width, p.g, p.x, p.weight, p.dx);
     const i64 step = (i64)gridDim.x * (blockDim.x / team.size);
@@ -283,32 +283,21 @@ __device__ inline void norm_rows_backward(const NormBackward& p) {
         W across = 0, along = 0;  // sums of g * weight, of g * weight * xhat
         Pieces<T> piece(team, p.width, vec);
 #pragma unroll
-        for (int part = 0; part < parts; part += ahead) {
+        for (int part = 0; part < parts; ++part, piece.next()) {
             if (!piece.more()) break;
-            Pieces<T> next = piece;
-            Vec<T> g[ahead], x[ahead];
-#pragma unroll
-            for (int k = 0; k < ahead; ++k, next.next()) {
-                if (!next.more()) continue;
-                g[k] = next.load(rows.a);
-                x[k] = next.load(rows.b);
+            const Vec<T> g = piece.load(rows.a), x = piece.load(rows.b);
+            if (rows.kept_a) {
+                piece.store(rows.kept_a, g);
+                piece.store(rows.kept_b, x);
             }
+            Slope<T> slope(g, x, mean, rstd);
+            if (p.weight) slope.weigh(piece.load((const T*)p.weight));
 #pragma unroll
-            for (int k = 0; k < ahead; ++k, piece.next()) {
-                if (!piece.more()) continue;
-                if (rows.kept_a) {
-                    piece.store(rows.kept_a, g[k]);
-                    piece.store(rows.kept_b, x[k]);
-                }
-                Slope<T> slope(g[k], x[k], mean, rstd);
-                if (p.weight) slope.weigh(piece.load((const T*)p.weight));
-#pragma unroll
-                for (int i = 0; i < size; ++i) {
-                    dweight[part + k][i] += slope.g[i] * slope.xhat[i];
-                    if (centered) dbias[part + k][i] += slope.g[i];
-                    if (centered) across += slope.of_row[i];
-                    along += slope.of_row[i] * slope.xhat[i];
-                }
+            for (int i = 0; i < size; ++i) {
+                dweight[part][i] += slope.g[i] * slope.xhat[i];
+                if (centered) dbias[part][i] += slope.g[i];
+                if (centered) across += slope.of_row[i];
+                along += slope.of_row[i] * slope.xhat[i];
             }
         }
         if (centered)
