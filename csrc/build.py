@@ -14,8 +14,9 @@ import shlex
 import shutil
 import subprocess
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -139,6 +140,17 @@ def write_texts(folder: Path) -> None:
         (folder / f"{name}.cu").write_text(text_of(name), encoding="utf-8")
 
 
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Run the block while no other process does for this folder: tests run in several."""
+    import fcntl  # not on Windows, where setup.py reads this file, too
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def emulator(sanitize: str = "") -> Path:
     """The kernel files for the CPU, as a library for ctypes.
 
@@ -159,11 +171,11 @@ def emulator(sanitize: str = "") -> Path:
         return str(result)
 
     sources = [*(CUDA / "emulator").glob("*.c*"), *(CUDA / f"{name}.cu" for name in families())]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(one, sorted(sources)))
     library = folder / "emulator.so"
-    link = [*compiler(), "-shared", "-Wl,-Bsymbolic", *own, *objects]
-    compiled(link, library, map(Path, objects))
+    with alone(folder), ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(one, sorted(sources)))
+        link = [*compiler(), "-shared", "-Wl,-Bsymbolic", *own, *objects]
+        compiled(link, library, map(Path, objects))
     return library
 
 
