@@ -7,7 +7,6 @@ run time by NVRTC, from the text that `text_of` gives.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
