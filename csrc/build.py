@@ -7,7 +7,6 @@ run time by NVRTC, from the text that `text_of` gives.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -15,8 +14,9 @@ import shlex
 import shutil
 import subprocess
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -150,6 +150,17 @@ def write_texts(folder: Path) -> None:
         (folder / f"{name}.cu").write_text(text_of(name), encoding="utf-8")
 
 
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Run the block while no other process does for this folder: tests run in several."""
+    import fcntl  # not on Windows, where setup.py reads this file, too
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def emulator(sanitize: str = "") -> Path:
     """The kernel files for the CPU, as a library for ctypes.
 
@@ -170,12 +181,9 @@ def emulator(sanitize: str = "") -> Path:
         return str(result)
 
     files = [*(CUDA / "emulator").glob("*.c*"), *(CUDA / f"{name}.cu" for name in families())]
-    folder.mkdir(parents=True, exist_ok=True)
     library = folder / "emulator.so"
-    with open(folder / "lock", "w") as lock:  # tests in several processes build it
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            objects = list(pool.map(one, sorted(files)))
+    with alone(folder), ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(one, sorted(files)))
         link = [*compiler(), "-shared", "-Wl,-Bsymbolic", *own, *objects]
         compiled(link, library, map(Path, objects))
     return library

@@ -116,7 +116,7 @@ struct GeluTanh {
 struct LogSigmoid {
     template <typename W>
     static __device__ W value(W x) {
-        return (x < 0 ? x : W(0)) - log1p(exp(-abs(x)));
+        return (x < 0 ? x : W(0)) - log1p(exp(smaller(x, -x)));
     }
 };
 
@@ -203,7 +203,7 @@ __device__ inline void softplus(const Pointwise& p) {
         for (int j = 0; j < Vec<T>::size; ++j) {
             const W x = widen(values.at[j]), scaled = x * beta;
             const W above = scaled > 0 ? scaled : W(0);
-            const W soft = (above + log1p(exp(-abs(scaled)))) / beta;
+            const W soft = (above + log1p(exp(smaller(scaled, -scaled)))) / beta;
             values.at[j] = narrow<T>(scaled > threshold ? x : soft);
         }
         store_some((T*)p.out, place_of<T>(i), p.size, vec, values);
