@@ -28,7 +28,7 @@ __all__ = ["linear_cross_entropy"]
 
 # logits that exist at a time: what the last cache of a processor holds, and what lets a GPU's
 # matrix products run at full speed
-_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 26}
+_LOGITS = {"cpu": 1 << 22, "cuda": 1 << 26}
 
 
 def _spans(k: Any, rows: int, classes: int) -> list[slice]:
