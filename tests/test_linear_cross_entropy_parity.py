@@ -32,7 +32,7 @@ X, WEIGHT, BIAS = normal(7, 3), normal(5, 3, seed=1), normal(5, seed=2)
 CLASSES = np.linspace(0.5, 2, 5)
 
 
-@pytest.fixture(params=[1 << 21, 10, 1], ids=["whole", "chunks", "rows"], autouse=True)
+@pytest.fixture(params=[1 << 22, 10, 1], ids=["whole", "chunks", "rows"], autouse=True)
 def chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SOURCE, "_LOGITS", {"cpu": request.param, "cuda": request.param})
 

@@ -28,7 +28,7 @@ __all__ = ["linear_cross_entropy"]
 
 # logits that exist at a time: what the last cache of a processor holds, and what lets a GPU's
 # matrix products run at full speed
-_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 26}
+_LOGITS = {"cpu": 1 << 22, "cuda": 1 << 26}
 
 
 def _spans(k: Any, rows: int, classes: int) -> list[slice]:
@@ -52,7 +52,8 @@ def _linear_cross_entropy(
     wanted: tuple[bool, bool, bool],
 ) -> Any:
     """The residuals are gradients of the sum, as far as they are `wanted`."""
-    _check_classes(k, target, len(linear_weight), ignore_index)
+    if k.device == "cpu":  # elsewhere the entry notes wrong targets
+        _check_classes(k, target, len(linear_weight), ignore_index)
     w = None if weight is None else weight.astype(input.dtype, copy=False)
     entry = k.cross_entropy_in_place if any(wanted) else k.cross_entropy
     sums: list[Any] = [None, None, None, None]  # of losses, of targets' weights, dweight, dbias
