@@ -3,7 +3,9 @@
 `emulated()` compiles the kernels with g++, loads them with ctypes, and starts them as the
 extension would. Every array whose address a launch took is made known, with its bounds.
 EMULATOR_SANITIZE names the sanitizers of the build, which then do not watch the threads' accesses
-but what -fsanitize= promises; Python has to be started with their library loaded.
+but what -fsanitize= promises; Python has to be started with their library loaded. EMULATOR_LOG
+names a folder where each process leaves how often it started which kernel, EMULATOR_LIBRARY another
+build of the emulator (tests/cuda_mutants.py).
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ if str(CSRC) not in sys.path:
 
 import build  # noqa: E402
 
+SANITIZE = os.environ.get("EMULATOR_SANITIZE", "")
 STARTED: Counter[str] = Counter()  # launches of this process
 
 
@@ -43,13 +46,11 @@ def _log() -> None:
         file.write_text(json.dumps(STARTED), encoding="utf-8")
 
 
-SANITIZE = os.environ.get("EMULATOR_SANITIZE", "")
-
-
 @cache
 def library(path: Path | None = None) -> ctypes.CDLL:
     """The emulator, compiled if need be, or another build of it."""
-    found = ctypes.CDLL(str(path or build.emulator(SANITIZE)))
+    named = path or os.environ.get("EMULATOR_LIBRARY")
+    found = ctypes.CDLL(str(named or build.emulator(SANITIZE)))
     found.emulator_kernel.restype = ctypes.c_void_p
     found.emulator_launch.restype = ctypes.c_char_p
     found.emulator_launch.argtypes = [ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
@@ -108,6 +109,28 @@ class Emulator:
             raise KernelFailure(f"{kernel}: {said.decode()}")
         self.started[kernel] += 1
         STARTED[kernel] += 1
+
+
+def linked(objects: list[Path], replaced: str, folder: Path) -> Path:
+    """The emulator with other objects in the place of one."""
+    kept, library = build.emulator().parent, folder / "emulator.so"
+    names = [*build.families(), *(p.stem for p in (build.CUDA / "emulator").glob("*.c*"))]
+    all_objects = [*objects, *(kept / f"{name}.o" for name in names if name != replaced)]
+    flags = ["-shared", "-Wl,-Bsymbolic"]
+    build.run([*build.compiler(), *flags, *map(str, all_objects), "-o", str(library)])
+    return library
+
+
+def with_family(name: str, text: str, folder: Path, kernels: str = "") -> Path:
+    """The emulator with another text of a family; `kernels`: the macro that lists its kernels."""
+    source, result = folder / f"{name}.cpp", folder / f"{name}.o"
+    kernels = kernels or f"{name.upper()}_KERNELS"
+    lines = [f'#include "{build.CUDA}/emulator/device.h"', text]
+    lines += [f'#include "{build.CUDA}/registry.h"', f"REGISTER({name}, {kernels});"]
+    source.write_text("\n".join(lines), encoding="utf-8")
+    flags = [*build.EMULATOR_FLAGS, "-w", "-fsanitize=thread", "-c"]
+    build.run([*build.compiler(), *flags, str(source), "-o", str(result)])
+    return linked([result], name, folder)
 
 
 @contextmanager

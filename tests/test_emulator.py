@@ -16,14 +16,12 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-from emulation import SANITIZE, Emulator, KernelFailure, build, emulated
+from emulation import SANITIZE, Emulator, KernelFailure, build, emulated, linked, with_family
 
 from minidl.backends.reference.softmax import logsumexp, softmax
 
-pytestmark = [
-    pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ for the emulator"),
-    pytest.mark.skipif(bool(SANITIZE), reason="sanitizers watch in place of the emulator"),
-]
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ for the emulator")
+watched = pytest.mark.skipif(bool(SANITIZE), reason="sanitizers watch in place of the emulator")
 TESTS = Path(__file__).parent
 RNG = np.random.default_rng(0)
 FLOATS = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
@@ -206,6 +204,7 @@ def arguments(family: str) -> tuple:
     return 2, 256, normal(512), 0, np.zeros(512, np.float32), 0, 0, 0
 
 
+@watched
 @pytest.mark.parametrize("fault", FAULTS)
 def test_fault(machine: Emulator, fault: str):
     blocks, threads, *fields = arguments(fault.partition("_")[0])
@@ -226,6 +225,7 @@ def test_every_fault_of_the_probes_is_here():
     assert names - right - others == set(FAULTS)
 
 
+@watched
 def test_an_array_that_is_only_read(machine: Emulator):
     out = np.zeros((3, 10), np.float32)
     out.flags.writeable = False
@@ -282,18 +282,8 @@ def mutant(folder: Path, old: str, new: str) -> Path:
     only = "#undef FOR_FLOATS\n#define FOR_FLOATS(K, name, A, function, threads) "
     only += "K(name##_float32, A, function<float>, threads)\n"
     last = "SOFTMAX_KERNELS(KERNEL)"
-    lines = [f'#include "{build.CUDA}/emulator/device.h"', text.replace(old, new, 1), SUMS]
-    lines += [f'#include "{build.CUDA}/registry.h"', "REGISTER(softmax, WITH_SUMS);"]
-    source, library = folder / "softmax.cpp", folder / "emulator.so"
-    source.write_text("\n".join(lines).replace(last, only + last), encoding="utf-8")
-    kept = build.emulator().parent
-    names = [*build.families(), *(p.stem for p in (build.CUDA / "emulator").glob("*.c*"))]
-    others = [str(kept / f"{name}.o") for name in names if name != "softmax"]
-    flags = [*build.EMULATOR_FLAGS, "-w", "-fsanitize=thread", "-c"]
-    build.run([*build.compiler(), *flags, str(source), "-o", str(folder / "softmax.o")])
-    objects = [str(folder / "softmax.o"), *others]
-    build.run([*build.compiler(), "-shared", "-Wl,-Bsymbolic", *objects, "-o", str(library)])
-    return library
+    text = text.replace(old, new, 1).replace(last, only + last) + SUMS
+    return with_family("softmax", text, folder, "WITH_SUMS")
 
 
 def try_softmax(path: Path | None) -> None:
@@ -321,6 +311,7 @@ def test_softmax_is_right():
     try_softmax(None)
 
 
+@watched
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_mutation(name: str, tmp_path: Path):
     library = mutant(tmp_path, *MUTATIONS[name])
@@ -329,6 +320,7 @@ def test_mutation(name: str, tmp_path: Path):
     print(str(caught.value)[:200])
 
 
+@watched
 def test_no_mutation(tmp_path: Path):
     try_softmax(mutant(tmp_path, GUARD, GUARD))
 
@@ -373,6 +365,7 @@ def test_swizzle(tmp_path: Path):
     build.run([*build.compiler(), *flags, str(source)])
 
 
+@watched
 @pytest.mark.skipif(not build.cuda_compiler(), reason="needs nvcc")
 def test_probes_assemble(tmp_path: Path):
     flags = ["-std=c++17", "-O1", "-arch=sm_80", "-Werror", "all-warnings", "-Xptxas=-v"]
@@ -383,50 +376,70 @@ def test_probes_assemble(tmp_path: Path):
     assert spills and set(spills) == {"0"}
 
 
+def test_fibres_of_ucontext(tmp_path: Path):
+    flags = [*build.EMULATOR_FLAGS, "-DEMULATOR_UCONTEXT", "-c"]
+    source, result = build.CUDA / "emulator" / "machine.cpp", tmp_path / "machine.o"
+    build.run([*build.compiler(), *flags, str(source), "-o", str(result)])
+    machine = Emulator(0, linked([result], "machine", tmp_path))
+    machine.run("probe_reduction", *arguments("reduction"))
+    with pytest.raises(KernelFailure, match=FAULTS["barriers_ended"]):
+        machine.run("probe_barriers_ended", *arguments("barriers"))
+
+
 # ---------------------------------------------------------------- sanitizers
 
-SANITIZED = """
+PROGRAM = """
 import numpy as np
 from emulation import Emulator
-x, out = np.arange(8, dtype=np.int32), np.zeros(1, np.int32)
-for m, k in ((5, 7), GIVEN):
-    Emulator().run("probe_sanitized", 1, 32, x, 0, out, m, 0, k)
-    print("gave", out[0], flush=True)
+x, out = np.arange(4096, dtype=np.int32), np.zeros(4096, np.int32)
+Emulator().run("probe_sanitized", 1, 32, x[:8], 0, out[:1], 5, 0, 7)
+print("gave", out[0], flush=True)
+Emulator().run(GIVEN)
+print("gave", out[0], flush=True)
 """
+SANITIZED = {
+    "an overflow": (
+        "'probe_sanitized', 1, 32, x[:8], 0, out[:1], 2**31 - 1, 0, 7",
+        r"probes.cu:\d+.* signed integer overflow: 7 \+ 2147483647 cannot be represented",
+    ),
+    "past a local array": (
+        "'probe_sanitized', 1, 32, x[:8], 0, out[:1], 5, 0, 8",
+        r"probes.cu:\d+.* load of address .* with insufficient space|stack-buffer-overflow",
+    ),
+    "before a local array": (
+        "'probe_sanitized', 1, 32, x[:8], 0, out[:1], 5, 0, -1",
+        r"stack-buffer-underflow[\s\S]*probes.cu:\d+",
+    ),
+    "past a shared array": (
+        "'probe_reduction_past_end', 2, 256, x[:512], 0, out[:4], 0, 0, 0",
+        r"use-after-poison[\s\S]*probes.cu:\d+",
+    ),
+    "past an array": (
+        "'probe_tail_past_end', 1, 64, x, 0, out, 1, 4096, 0",
+        r"heap-buffer-overflow[\s\S]*probes.cu:\d+",
+    ),
+    "nothing": ("'probe_sanitized', 1, 32, x[:8], 0, out[:1], 5, 0, 6", ""),
+}
 
 
-def sanitized(given: str) -> tuple[str, str]:
-    """What a program with the sanitized emulator printed, and what the sanitizers said."""
+# slow: the emulator is compiled again, with the sanitizers
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SANITIZED)
+def test_sanitizers(name: str):
+    given, wanted = SANITIZED[name]
     libraries = [
-        build.run([*build.compiler(), f"-print-file-name={name}"]).strip()
-        for name in ("libasan.so", "libstdc++.so")
+        build.run([*build.compiler(), f"-print-file-name={library}"]).strip()
+        for library in ("libasan.so", "libstdc++.so")
     ]
     environment = os.environ | {
         "LD_PRELOAD": " ".join(libraries),
         "EMULATOR_SANITIZE": "address,undefined",
         "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
     }
-    done = subprocess.run(
-        [sys.executable, "-c", SANITIZED.replace("GIVEN", given)],
-        env=environment, capture_output=True, text=True, cwd=TESTS
-    )  # fmt: skip
-    return done.stdout, done.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "given,said",
-    [
-        ("(2**31 - 1, 7)", r"signed integer overflow: 7 \+ 2147483647 cannot be represented"),
-        ("(5, 8)", "stack-buffer-overflow|insufficient space for an object"),
-        ("(5, -1)", "stack-buffer-underflow"),
-        ("(5, 6)", ""),
-    ],
-)
-def test_sanitizers(given: str, said: str):
-    printed, found = sanitized(given)
-    assert printed.startswith("gave 12\n"), found
-    if said:
-        assert re.search(said, found) and "probes.cu" in found and printed == "gave 12\n"
+    command = [sys.executable, "-c", PROGRAM.replace("GIVEN", given)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=TESTS)
+    if wanted:
+        assert re.search(wanted, done.stderr), done.stderr
+        assert done.stdout == "gave 12\n" and done.returncode
     else:
-        assert printed == "gave 12\ngave 11\n" and not found
+        assert done.stdout == "gave 12\ngave 11\n" and not done.stderr

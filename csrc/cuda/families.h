@@ -6,9 +6,11 @@
 #include "registry.h"
 
 #define FAMILIES(F) \
+    F(activation)   \
     F(embedding)    \
     F(loss)         \
     F(movement)     \
+    F(norm)         \
     F(reduce)       \
     F(softmax)
 

@@ -8,10 +8,12 @@ takes 16-bit floats as they are, computes in float32 and rounds once).
 from __future__ import annotations
 
 from minidl.backends.native_cuda import (
+    activation,
     embedding,
     launch,
     loss,
     movement,
+    norm,
     reduce,
     softmax,
 )
@@ -21,9 +23,11 @@ from minidl.backends.table import Layer
 __all__ = ["describe", "layer", "missing"]
 
 _FAMILIES = (
+    activation,
     embedding,
     loss,
     movement,
+    norm,
     reduce,
     softmax,
 )

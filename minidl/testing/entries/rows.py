@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidl.backends import reference
-from minidl.dtypes import DType, bool_, int32, int64, uint8
+from minidl.dtypes import HALVES, DType, bool_, float32, int32, int64, uint8
 from minidl.testing.case import Sample, sample
 from minidl.testing.draws import Inputs
 from minidl.testing.entries.draws import FEW, array, shape, side
@@ -127,7 +127,8 @@ def _norm_backward(mean: bool) -> Inputs:
             _, *kept = reference.layer_norm(wide, ndim, None, None, 0.1)
         else:
             _, *kept = reference.rms_norm(wide, ndim, None, 0.1)
-        statistics = [d.layout(np.asarray(a, dtype.numpy)) for a in kept]
+        own = (float32 if dtype in HALVES else dtype).numpy
+        statistics = [d.layout(np.asarray(a, own)) for a in kept]
         return sample(array(d, full, dtype), x, ndim, weight, *statistics)
 
     return inputs
@@ -225,11 +226,11 @@ ROWS: tuple[Entry, ...] = (
     entry("log_softmax_backward", _soft_backward(log=True), scale=4, half="table"),
     entry("logsumexp", _logsumexp, half="table", floor=_largest),
     # x - mean cancels: an eps of the row's largest value, over its deviation
-    entry("layer_norm", _layer_norm, scale=8),
-    entry("add_layer_norm", _add_layer_norm, scale=8),
-    entry("rms_norm", _rms_norm, scale=4),
-    entry("layer_norm_backward", _norm_backward(mean=True), scale=16),
-    entry("rms_norm_backward", _norm_backward(mean=False), scale=16),
+    entry("layer_norm", _layer_norm, half="table", wide=(1, 2), scale=8),
+    entry("add_layer_norm", _add_layer_norm, half="table", wide=(2, 3), scale=8),
+    entry("rms_norm", _rms_norm, half="table", wide=(1,), scale=4),
+    entry("layer_norm_backward", _norm_backward(mean=True), half="table", scale=16),
+    entry("rms_norm_backward", _norm_backward(mean=False), half="table", scale=16),
     entry("cross_entropy", _cross_entropy, scale=4, floor=_logits),
     entry("cross_entropy_backward", _cross_entropy_backward, half="table", scale=4, floor=_weights),
     entry(
