@@ -8,9 +8,9 @@
 // of up to 1,024 elements, a block a longer one, in pieces of 16 bytes. Columns: a warp takes 32
 // neighbouring vectors of 16 bytes (elements if inner is no multiple), `strips` warps of a block
 // share the axis. Where that keeps too few blocks busy, or where a thread would add up more than
-// 128 numbers one after the other, the axis is cut into parts: (outer, parts, inner) of a
-// workspace, which is the input of the next launch. So sums are trees of short chains for any
-// width, and their order depends on the shape alone.
+// 64 numbers one after the other, the axis is cut into parts: (outer, parts, inner) of a workspace,
+// which is the input of the next launch. So sums are trees of short chains for any width, and
+// their order depends on shape, layout and alignment, not on timing.
 #pragma once
 
 #include "common/rows.cuh"
