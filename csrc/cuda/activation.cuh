@@ -7,9 +7,10 @@
 //
 // Elements: a thread takes four vectors of 16 bytes, all of whose loads come before the first
 // store. Bias: the same over rows, with the column of an element from one division per vector.
-// Gradient with bias: a block takes 32 vectors of columns and `length` rows, eight at a time, and
-// leaves the sums of its columns in a workspace (parts, width), which a second kernel adds up from
-// top to bottom: the order depends on the shape alone.
+// Gradient with bias: a block takes `lanes` vectors of columns and `length` rows, 256 / lanes at a
+// time, and leaves the sums of its columns in a workspace (parts, width), which a second launch
+// adds up likewise: the order depends on the shape alone, and narrow matrices keep all threads
+// busy.
 #pragma once
 
 #include "common/rows.cuh"
@@ -25,7 +26,8 @@ struct Bias {
     const void *x, *bias;  // x: what the bias is added to; of the gradient: what `linear` kept
     const void* g;
     void *out, *kept;  // kept: the sum before the activation, if it is wanted; sums of columns
-    i64 rows, width, length;
+    i64 rows, width;
+    i64 length, lanes;  // of the gradient: rows and vectors of columns of a block
 };
 
 // ---------------------------------------------------------------- functions
@@ -194,19 +196,22 @@ __device__ inline void backward(const Pointwise& p) {
 template <typename T>
 __device__ inline void softplus(const Pointwise& p) {
     typedef typename Wide<T>::type W;
+    const T* x = (const T*)p.x;
     const bool vec = in_vecs<T>(0, p.x, p.out);
     const W beta = (W)p.a, threshold = (W)p.b;
+    Vec<T> values[VECTORS];
+#pragma unroll
+    for (int i = 0; i < VECTORS; ++i) values[i] = load_some(x, place_of<T>(i), p.size, vec);
 #pragma unroll
     for (int i = 0; i < VECTORS; ++i) {
-        Vec<T> values = load_some((const T*)p.x, place_of<T>(i), p.size, vec);
 #pragma unroll
         for (int j = 0; j < Vec<T>::size; ++j) {
-            const W x = widen(values.at[j]), scaled = x * beta;
-            const W above = scaled > 0 ? scaled : W(0);
+            const W given = widen(values[i].at[j]), scaled = given * beta;
+            const W above = scaled < 0 ? W(0) : scaled;
             const W soft = (above + log1p(exp(smaller(scaled, -scaled)))) / beta;
-            values.at[j] = narrow<T>(scaled > threshold ? x : soft);
+            values[i].at[j] = narrow<T>(scaled > threshold ? given : soft);
         }
-        store_some((T*)p.out, place_of<T>(i), p.size, vec, values);
+        store_some((T*)p.out, place_of<T>(i), p.size, vec, values[i]);
     }
 }
 
@@ -255,54 +260,43 @@ __device__ inline void biased(const Bias& p) {
 // rows each.
 template <typename F, typename T>
 __device__ inline void biased_backward(const Bias& p) {
-    typedef typename Wide<T>::type W;
     typedef Vec<T> V;
-    SHARED(W, sums, 8 * 32 * V::size);
-    const i64 tiles = (p.width + 32 * V::size - 1) / (32 * V::size);
+    const int threads = 256, lanes = (int)p.lanes, strips = threads / lanes;
+    SHARED(T, sums, threads * V::size);
+    const i64 tiles = (p.width + lanes * V::size - 1) / (lanes * V::size);
     const i64 part = blockIdx.x / tiles, tile = blockIdx.x % tiles;
-    const int strip = warp_of_thread(), lane = lane_of_thread();
-    const i64 column = (tile * 32 + lane) * V::size;
+    const int thread = threadIdx.x, strip = thread / lanes;
+    const i64 column = (tile * lanes + thread % lanes) * V::size;
     const bool vec = in_vecs<T>(p.width, p.x, p.out, p.g);
-    const i64 first = part * p.length;
-    const i64 last = smaller(first + p.length, p.rows);
-    W total[V::size];
-#pragma unroll
-    for (int j = 0; j < V::size; ++j) total[j] = 0;
-    if (column < p.width)
-        for (i64 row = first + strip; row < last; row += 8) {
-            const i64 start = row * p.width, end = start + p.width;
-            V kept{}, g = load_some((const T*)p.g, start + column, end, vec);
-            if (p.x) kept = load_some((const T*)p.x, start + column, end, vec);
+    const i64 first = part * p.length, last = smaller(first + p.length, p.rows);
+    V total{};
+    const int count = column < p.width ? (int)smaller(p.width - column, (i64)V::size) : 0;
+    if (count)
+        for (i64 at = (first + strip) * p.width + column; at < last * p.width;
+             at += strips * p.width) {
+            V kept{}, g = load_some((const T*)p.g, at, at + count, vec);
+            if (p.x) kept = load_some((const T*)p.x, at, at + count, vec);
 #pragma unroll
             for (int j = 0; j < V::size; ++j) {
-                const W d = F::slope(widen(g.at[j]), widen(kept.at[j]));
-                g.at[j] = narrow<T>(d);
-                total[j] += d;
+                g.at[j] = F::slope(g.at[j], kept.at[j]);
+                total.at[j] += g.at[j];
             }
-            if (p.out) store_some((T*)p.out, start + column, end, vec, g);
+            if (p.out) store_some((T*)p.out, at, at + count, vec, g);
         }
 #pragma unroll
-    for (int j = 0; j < V::size; ++j) sums[(strip * V::size + j) * 32 + lane] = total[j];
-    __syncthreads();
-    // a thread adds up the eight strips of one column
-    for (int i = threadIdx.x; i < 32 * V::size; i += blockDim.x) {
-        const int j = i / 32, owner = i % 32;
-        const i64 at = (tile * 32 + owner) * V::size + j;
-        W sum = 0;
-        for (int s = 0; s < 8; ++s) sum += sums[(s * V::size + j) * 32 + owner];
-        if (at < p.width) ((W*)p.kept)[part * p.width + at] = sum;
+    for (int j = 0; j < V::size; ++j) sums[j * threads + thread] = total.at[j];
+    for (int half = strips / 2; half; half /= 2) {  // the lower half of the strips takes the upper
+        __syncthreads();
+        if (strip < half) {
+#pragma unroll
+            for (int j = 0; j < V::size; ++j)
+                sums[j * threads + thread] += sums[j * threads + thread + half * lanes];
+        }
     }
-}
-
-// out (width) = the sums over the rows of x (rows, width), which are wide already.
-template <typename T>
-__device__ inline void bias_total(const Bias& p) {
-    typedef typename Wide<T>::type W;
-    const i64 column = global_thread();
-    if (column >= p.width) return;
-    W sum = 0;
-    for (i64 part = 0; part < p.rows; ++part) sum += ((const W*)p.x)[part * p.width + column];
-    ((T*)p.out)[column] = narrow<T>(sum);
+    if (strip) return;
+#pragma unroll
+    for (int j = 0; j < V::size; ++j)
+        if (j < count) ((T*)p.kept)[part * p.width + column + j] = sums[j * threads + thread];
 }
 
 #define FOR_FUNCTIONS(K, T, suffix)                                      \
@@ -319,22 +313,21 @@ __device__ inline void bias_total(const Bias& p) {
     K(silu_backward_##suffix, Pointwise, (backward<Silu, T>), 256)       \
     K(gelu_backward_##suffix, Pointwise, (backward<Gelu, T>), 256)       \
     K(gelu_tanh_backward_##suffix, Pointwise, (backward<GeluTanh, T>), 256)
-#define FOR_BIASES(K, T, suffix)                                                   \
-    K(bias_##suffix, Bias, (biased<Same, T>), 256)                                 \
-    K(bias_relu_##suffix, Bias, (biased<Relu, T>), 256)                            \
-    K(bias_sigmoid_##suffix, Bias, (biased<Sigmoid, T>), 256)                      \
-    K(bias_tanh_##suffix, Bias, (biased<Tanh, T>), 256)                            \
-    K(bias_silu_##suffix, Bias, (biased<Silu, T>), 256)                            \
-    K(bias_gelu_##suffix, Bias, (biased<Gelu, T>), 256)                            \
-    K(bias_gelu_tanh_##suffix, Bias, (biased<GeluTanh, T>), 256)                   \
-    K(bias_backward_##suffix, Bias, (biased_backward<Same, T>), 256)               \
-    K(bias_relu_backward_##suffix, Bias, (biased_backward<Relu, T>), 256)          \
-    K(bias_sigmoid_backward_##suffix, Bias, (biased_backward<Sigmoid, T>), 256)    \
-    K(bias_tanh_backward_##suffix, Bias, (biased_backward<Tanh, T>), 256)          \
-    K(bias_silu_backward_##suffix, Bias, (biased_backward<Silu, T>), 256)          \
-    K(bias_gelu_backward_##suffix, Bias, (biased_backward<Gelu, T>), 256)          \
-    K(bias_gelu_tanh_backward_##suffix, Bias, (biased_backward<GeluTanh, T>), 256) \
-    K(bias_total_##suffix, Bias, bias_total<T>, 256)
+#define FOR_BIASES(K, T, suffix)                                                \
+    K(bias_##suffix, Bias, (biased<Same, T>), 256)                              \
+    K(bias_relu_##suffix, Bias, (biased<Relu, T>), 256)                         \
+    K(bias_sigmoid_##suffix, Bias, (biased<Sigmoid, T>), 256)                   \
+    K(bias_tanh_##suffix, Bias, (biased<Tanh, T>), 256)                         \
+    K(bias_silu_##suffix, Bias, (biased<Silu, T>), 256)                         \
+    K(bias_gelu_##suffix, Bias, (biased<Gelu, T>), 256)                         \
+    K(bias_gelu_tanh_##suffix, Bias, (biased<GeluTanh, T>), 256)                \
+    K(bias_backward_##suffix, Bias, (biased_backward<Same, T>), 256)            \
+    K(bias_relu_backward_##suffix, Bias, (biased_backward<Relu, T>), 256)       \
+    K(bias_sigmoid_backward_##suffix, Bias, (biased_backward<Sigmoid, T>), 256) \
+    K(bias_tanh_backward_##suffix, Bias, (biased_backward<Tanh, T>), 256)       \
+    K(bias_silu_backward_##suffix, Bias, (biased_backward<Silu, T>), 256)       \
+    K(bias_gelu_backward_##suffix, Bias, (biased_backward<Gelu, T>), 256)       \
+    K(bias_gelu_tanh_backward_##suffix, Bias, (biased_backward<GeluTanh, T>), 256)
 #define ACTIVATION_KERNELS(K)            \
     FOR_FUNCTIONS(K, float, float32)     \
     FOR_FUNCTIONS(K, double, float64)    \

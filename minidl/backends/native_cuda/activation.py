@@ -9,11 +9,12 @@ from minidl.backends.cupy_gpu.xp import cp
 from minidl.backends.native_cuda.launch import BUSY, KINDS, Family, pointer
 
 _kernels = Family("activation")
+_THREADS = 256
 _VECTORS = 4  # of 16 bytes that a thread takes
 
 
 def _blocks(size: int, itemsize: int) -> int:
-    return -(-size * itemsize // (256 * 16 * _VECTORS))
+    return -(-size * itemsize // (_THREADS * 16 * _VECTORS))
 
 
 def _served(*arrays: Any) -> str | None:
@@ -28,7 +29,7 @@ def _run(kernel: str, x: Any, g: Any, a: float = 0.0, b: float = 0.0) -> Any:
     x = cp.ascontiguousarray(x)
     g = None if g is None else cp.ascontiguousarray(g)
     places = pointer(x), pointer(g), pointer(out)
-    _kernels.start(kernel, _blocks(out.size, x.itemsize), 256, 0, *places, out.size, a, b)
+    _kernels.start(kernel, _blocks(out.size, x.itemsize), _THREADS, 0, *places, out.size, a, b)
     return out
 
 
@@ -105,8 +106,8 @@ def _linear(below: Callable) -> Callable:
         places = pointer(product), pointer(bias), 0, pointer(out)
         rows = product.size // max(width, 1)
         _kernels.start(
-            kernel, _blocks(product.size, product.itemsize), 256, 0,
-            *places, pointer(product) if kept else 0, rows, width, 0,
+            kernel, _blocks(product.size, product.itemsize), _THREADS, 0,
+            *places, pointer(product) if kept and bias is not None else 0, rows, width, 0, 0,
         )  # fmt: skip
         return out, product if kept else None
 
@@ -126,11 +127,14 @@ def _linear_backward(below: Callable) -> Callable:
         plain = activation is None and not needs[2]
         if plain or kind not in _WIDE or not g.size:
             return below(g, x, weight, needs, activation, kept)
-        slope, dbias = _bias_backward(g, kept if activation else None, activation, kind)
+        if needs[2]:
+            slope, dbias = _bias_backward(g, kept if activation else None, activation, kind)
+        else:
+            slope, dbias = _run(f"{activation}_backward_{kind}", kept, g), None
         dx = dweight = None
         if needs[0] or needs[1]:
             dx, dweight, _ = below(slope, x, weight, (*needs[:2], False), None, None)
-        return dx, dweight, dbias if needs[2] else None
+        return dx, dweight, dbias
 
     return entry
 
@@ -142,17 +146,25 @@ def _bias_backward(g: Any, kept: Any, activation: str | None, kind: str) -> tupl
     g = cp.ascontiguousarray(g)
     kept = None if kept is None else cp.ascontiguousarray(kept)
     out = None if activation is None else cp.empty(g.shape, g.dtype)
-    tiles = -(-width // (32 * (16 // g.itemsize)))
-    # as many parts as keep a GPU busy, of 64 rows at least; a thread adds up few numbers
-    parts = max(1, min(-(-BUSY // tiles), -(-rows // 64)))
+    vector = 16 // g.itemsize
+    vectors = -(-width // vector)
+    lanes = min(32, 1 << (vectors - 1).bit_length())
+    tiles = -(-vectors // lanes)
+    # as many parts as keep a GPU busy, of eight rows per thread at least
+    parts = max(1, min(-(-BUSY // tiles), -(-rows * lanes // (8 * _THREADS))))
     length = -(-rows // parts)
     parts = -(-rows // length)
-    sums, dbias = cp.empty((parts, width), g.dtype), cp.empty((width,), g.dtype)
+    dbias = cp.empty((width,), g.dtype)
+    sums = dbias if parts == 1 else cp.empty((parts, width), g.dtype)
     kernel = "_".join(filter(None, ("bias", activation, "backward", kind)))
     places = pointer(kept), 0, pointer(g), pointer(out), pointer(sums)
-    _kernels.start(kernel, tiles * parts, 256, 0, *places, rows, width, length)
-    places = pointer(sums), 0, 0, pointer(dbias), 0
-    _kernels.start(f"bias_total_{kind}", -(-width // 256), 256, 0, *places, parts, width, 0)
+    _kernels.start(kernel, tiles * parts, _THREADS, 0, *places, rows, width, length, lanes)
+    if parts > 1:  # few columns per block, so that a thread has few parts to add
+        lanes = min(lanes, 4)
+        places = 0, 0, pointer(sums), 0, pointer(dbias)
+        tiles = -(-vectors // lanes)
+        kernel = f"bias_backward_{kind}"
+        _kernels.start(kernel, tiles, _THREADS, 0, *places, parts, width, parts, lanes)
     return g if out is None else out, dbias
 
 
