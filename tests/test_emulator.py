@@ -285,15 +285,15 @@ def test_races_are_what_the_definition_says(machine: Emulator):
 def test_reads_of_an_earlier_phase_hide_none(
     machine: Emulator, first: int, second: int, third: int
 ):
-    kinds = np.zeros((96, 5), np.int32)
+    kinds, four = np.zeros((96, 5), np.int32), np.int32(4 * 128)
     kinds[:, 1] = 5
     for thread, step in ((first, 0), (second, 0), (second, 2), (third, 3)):
         kinds[thread, step] = 1
     out = np.zeros(96, np.int32)
-    machine.run("probe_steps", 1, 96, kinds + (kinds == 1) * 4 * 128, 0, out, 5, 0, 0)
+    machine.run("probe_steps", 1, 96, kinds + (kinds == 1) * four, 0, out, 5, 0, 0)
     kinds[third, 4] = 2
     with pytest.raises(KernelFailure, match="a race: "):
-        machine.run("probe_steps", 1, 96, kinds + (kinds % 5 > 0) * 4 * 128, 0, out, 5, 0, 0)
+        machine.run("probe_steps", 1, 96, kinds + (kinds % 5 > 0) * four, 0, out, 5, 0, 0)
 
 
 @watched
