@@ -3,13 +3,15 @@
     python -m benchmarks gemm attention fused optim overhead train [--threads 1] [--rounds 15]
         [--only TEXT] [--compile] [--jax PYTHON] [--save | --check] [--json FILE] [--picture FILE]
     python -m benchmarks memory pool
+    python -m benchmarks gpu_kernels --help
 
 Needs the extra `bench`. Rivals and we run with the same number of threads. JAX is a rival where it
 is installed, or under the interpreter that --jax names: another environment leaves torch's alone.
 --save keeps the ratios
 under benchmarks/results, --check compares with those that are kept; --picture draws the rows under
 the limits of the machine (roofline). `memory` is the peak of a training step by one process per
-library, `pool` the thread pool beside OpenMP's where another process wants the processor.
+library, `pool` the thread pool beside OpenMP's where another process wants the processor,
+`gpu_kernels` the kernels of a GPU, with options of its own.
 """
 
 from __future__ import annotations
@@ -28,6 +30,10 @@ OTHERS = ("memory", "pool")  # no rows: they measure in their own way
 
 def main() -> int:
     """Run the suites that are named."""
+    if sys.argv[1:2] == ["gpu_kernels"]:
+        from benchmarks import gpu_kernels
+
+        return gpu_kernels.main(sys.argv[2:])
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,

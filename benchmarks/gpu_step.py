@@ -1,9 +1,10 @@
 """Training steps on a GPU: minidl eager, minidl as a graph, torch eager, torch as a graph.
 
-`python -m benchmarks.gpu_step [--rounds 20] [--json FILE]`: an MLP and a small Transformer in
-float32, AdamW, dropout. In every round each side takes a few steps, in turns, between two waits for
-the GPU; printed are medians of milliseconds per step with the middle half of the rounds, and the
-ratio of torch's eager step to each.
+`python -m benchmarks.gpu_step [--rounds 20] [--json FILE] [--dry]`: an MLP and a small Transformer
+in float32, AdamW, dropout. In every round each side takes a few steps, in turns, between two waits
+for the GPU; printed are medians of milliseconds per step with the middle half of the rounds, and
+the ratio of torch's eager step to each. --dry takes eager steps of ours without a GPU, tiny ones
+on the emulator of the tests, to show that all of it runs.
 """
 
 from __future__ import annotations
@@ -12,50 +13,66 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import minidl
+from benchmarks.gpu_place import emulator
 from minidl import cuda, nn, optim
 from minidl.models import GPT
 
-WIDTH, LAYERS, HEADS, VOCAB, LENGTH, BATCH = 256, 4, 4, 512, 128, 16
-SIZES = (784, 512, 512, 10)
-ROWS = 128
-STEPS = 10  # of a side in a round
+
+@dataclass(frozen=True)
+class Size:
+    """Of the Transformer, of the MLP and its batch; steps of a side in a round."""
+
+    width: int = 256
+    layers: int = 4
+    heads: int = 4
+    vocab: int = 512
+    length: int = 128
+    batch: int = 16
+    sizes: tuple[int, ...] = (784, 512, 512, 10)
+    rows: int = 128
+    steps: int = 10
 
 
-def layers(lib: Any) -> Any:
+TINY = Size(16, 1, 2, 11, 4, 2, (8, 6, 6, 3), 4, 1)
+
+
+def layers(lib: Any, size: Size) -> Any:
     """The MLP, of minidl.nn or torch.nn."""
     parts: list[Any] = []
-    for inner, outer in zip(SIZES, SIZES[1:], strict=False):
+    for inner, outer in zip(size.sizes, size.sizes[1:], strict=False):
         parts += [lib.Linear(inner, outer), lib.GELU(), lib.Dropout(0.1)]
     return lib.Sequential(*parts[:-2])
 
 
-def torch_transformer(torch: Any) -> Any:
+def torch_transformer(torch: Any, size: Size) -> Any:
     """The same Transformer as `minidl.models.GPT`."""
-    lib, F = torch.nn, torch.nn.functional
+    lib, F, width, heads = torch.nn, torch.nn.functional, size.width, size.heads
 
     class Attention(lib.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.c_attn, self.c_proj = lib.Linear(WIDTH, 3 * WIDTH), lib.Linear(WIDTH, WIDTH)
+            self.c_attn, self.c_proj = lib.Linear(width, 3 * width), lib.Linear(width, width)
 
         def forward(self, x: Any) -> Any:
-            parts = self.c_attn(x).view(*x.shape[:2], 3, HEADS, WIDTH // HEADS)
+            parts = self.c_attn(x).view(*x.shape[:2], 3, heads, width // heads)
             q, k, v = parts.permute(2, 0, 3, 1, 4).unbind(0)
-            heads = F.scaled_dot_product_attention(q, k, v, dropout_p=0.1, is_causal=True)
-            return F.dropout(self.c_proj(heads.transpose(1, 2).reshape(x.shape)), 0.1)
+            mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=0.1, is_causal=True)
+            return F.dropout(self.c_proj(mixed.transpose(1, 2).reshape(x.shape)), 0.1)
 
     class Block(lib.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.ln_1, self.ln_2 = lib.LayerNorm(WIDTH), lib.LayerNorm(WIDTH)
+            self.ln_1, self.ln_2 = lib.LayerNorm(width), lib.LayerNorm(width)
             self.attn = Attention()
             self.mlp = lib.Sequential(
-                lib.Linear(WIDTH, 4 * WIDTH), lib.GELU(), lib.Linear(4 * WIDTH, WIDTH),
+                lib.Linear(width, 4 * width), lib.GELU(), lib.Linear(4 * width, width),
                 lib.Dropout(0.1),
             )  # fmt: skip
 
@@ -66,10 +83,10 @@ def torch_transformer(torch: Any) -> Any:
     class Transformer(lib.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.wte, self.wpe = lib.Embedding(VOCAB, WIDTH), lib.Embedding(LENGTH, WIDTH)
-            self.h = lib.Sequential(*(Block() for _ in range(LAYERS)))
-            self.ln_f = lib.LayerNorm(WIDTH)
-            self.lm_head = lib.Linear(WIDTH, VOCAB, bias=False)
+            self.wte, self.wpe = lib.Embedding(size.vocab, width), lib.Embedding(size.length, width)
+            self.h = lib.Sequential(*(Block() for _ in range(size.layers)))
+            self.ln_f = lib.LayerNorm(width)
+            self.lm_head = lib.Linear(width, size.vocab, bias=False)
             self.wte.weight = self.lm_head.weight
             lib.init.normal_(self.lm_head.weight, 0.0, 0.02)
 
@@ -81,30 +98,35 @@ def torch_transformer(torch: Any) -> Any:
     return Transformer()
 
 
-def data(lib: Any, kind: str) -> tuple[Any, Any]:
+def data(lib: Any, kind: str, size: Size) -> tuple[Any, Any]:
     """Inputs and classes on the GPU, of minidl or torch."""
     lib.manual_seed(0)
     if kind == "mlp":
-        return lib.randn(ROWS, SIZES[0]).cuda(), lib.randint(0, 10, (ROWS,)).cuda()
-    ids = lib.randint(0, VOCAB, (BATCH, LENGTH + 1)).cuda()
+        x = lib.randn(size.rows, size.sizes[0])
+        return x.cuda(), lib.randint(0, size.sizes[-1], (size.rows,)).cuda()
+    ids = lib.randint(0, size.vocab, (size.batch, size.length + 1)).cuda()
     return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
 
 
-def sides(kind: str) -> dict[str, tuple[Callable[[], Any], Callable[[], None]]]:
+def sides(
+    kind: str, size: Size, dry: bool
+) -> dict[str, tuple[Callable[[], Any], Callable[[], None]]]:
     """Name -> (a step, the wait for its GPU); torch's only where it is installed."""
     found: dict[str, tuple[Callable[[], Any], Callable[[], None]]] = {}
-    for name in ("eager", "graph"):
+    for name in ("eager",) if dry else ("eager", "graph"):
         minidl.manual_seed(0)
         model = (
-            layers(nn)
+            layers(nn, size)
             if kind == "mlp"
-            else GPT(VOCAB, LENGTH, LAYERS, HEADS, WIDTH, dropout=0.1, bias=True)
+            else GPT(
+                size.vocab, size.length, size.layers, size.heads, size.width, dropout=0.1, bias=True
+            )
         ).to("cuda")
         step = training_step(
             model,
             optim.AdamW(model.parameters(), lr=1e-3),
             nn.functional.cross_entropy,
-            *data(minidl, kind),
+            *data(minidl, kind, size),
         )
         for _ in range(3):
             step()
@@ -113,19 +135,21 @@ def sides(kind: str) -> dict[str, tuple[Callable[[], Any], Callable[[], None]]]:
             with cuda.graph(graph):
                 step()
             step = replaying(graph, step)
-        found[f"minidl {name}"] = step, cuda.synchronize
+        found[f"minidl {name}"] = step, (lambda: None) if dry else cuda.synchronize
+    if dry:
+        return found
     try:
         import torch
     except ImportError:
         return found
     for name in ("eager", "graph"):
         torch.manual_seed(0)
-        model = (layers(torch.nn) if kind == "mlp" else torch_transformer(torch)).cuda()
+        model = (layers(torch.nn, size) if kind == "mlp" else torch_transformer(torch, size)).cuda()
         step = training_step(
             model,
             torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True, capturable=name == "graph"),
             torch.nn.functional.cross_entropy,
-            *data(torch, kind),
+            *data(torch, kind, size),
         )
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -166,9 +190,9 @@ def training_step(
     return step
 
 
-def measured(kind: str, rounds: int) -> dict[str, dict[str, float]]:
+def measured(kind: str, rounds: int, size: Size, dry: bool) -> dict[str, dict[str, float]]:
     """Milliseconds per step of all sides, in turns."""
-    there = sides(kind)
+    there = sides(kind, size, dry)
     times: dict[str, list[float]] = {name: [] for name in there}
     for turn in range(rounds + 2):
         order = list(there) if turn % 2 else list(there)[::-1]
@@ -176,11 +200,11 @@ def measured(kind: str, rounds: int) -> dict[str, dict[str, float]]:
             step, wait = there[name]
             wait()
             start = perf_counter()
-            for _ in range(STEPS):
+            for _ in range(size.steps):
                 step()
             wait()
             if turn > 1:  # the first two warm up
-                times[name].append((perf_counter() - start) / STEPS * 1e3)
+                times[name].append((perf_counter() - start) / size.steps * 1e3)
     found = {}
     for name, own in times.items():
         low, middle, high = statistics.quantiles(own, n=4)
@@ -196,19 +220,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Training steps on a GPU.")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--dry", action="store_true", help="without a GPU")
     options = parser.parse_args()
-    if why := cuda.missing():
-        raise SystemExit(f"benchmarks.gpu_step needs a GPU: {why}")
-    report = {"gpu": cuda.get_device_name(), "steps": {}}
+    if not options.dry and (why := cuda.missing()):
+        raise SystemExit(f"benchmarks.gpu_step needs a GPU, or --dry: {why}")
+    with emulator() if options.dry else nullcontext():
+        report = run(options.rounds, TINY if options.dry else Size(), options.dry)
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def run(rounds: int, size: Size, dry: bool) -> dict[str, Any]:
+    """Measure and print."""
+    report = {"gpu": "none: the emulator" if dry else cuda.get_device_name(), "steps": {}}
     print(report["gpu"])
     for kind in ("mlp", "transformer"):
-        report["steps"][kind] = found = measured(kind, options.rounds)
+        report["steps"][kind] = found = measured(kind, rounds, size, dry)
         for name, row in found.items():
             spread = f"({row['low']:.3f} to {row['high']:.3f})"
             ratio = f"torch eager / this: {row['ratio']:.2f}" if "ratio" in row else ""
-            print(f"{kind:12} {name:14} {row['ms']:8.3f} ms {spread:20} {ratio}")
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            print(f"{kind:12} {name:14} {row['ms']:8.3f} ms {spread:20} {ratio}".rstrip())
+    return report
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ EXAMPLES = 12  # of a row; the CPU's tables draw more
 @pytest.fixture(scope="module", autouse=True)
 def table():
     there = contextlib.nullcontext() if minidl.cuda.is_available() else standin.installed()
-    with there, on(Target("cupy")):
+    with there, on(Target("cuda")):
         yield
 
 

@@ -1,4 +1,4 @@
-"""What needs a GPU: the kernel table on it, minidl.cuda, and captured training steps.
+"""What needs a GPU: the kernel tables on it, minidl.cuda, and captured training steps.
 
 Without a GPU the operators and entries run on a stand-in for CuPy (test_cupy_*), and the kernels in
 CUDA source on the CPU (test_cuda_source, test_graphs).
@@ -26,9 +26,10 @@ F = nn.functional
 pytestmark = pytest.mark.skipif(not cuda.is_available(), reason=f"needs a GPU: {cuda.missing()}")
 
 
+@pytest.mark.parametrize("table", cuda.NAMES)
 @pytest.mark.parametrize("row", ENTRIES, ids=lambda row: row.name)
-def test_entry(row):
-    with on(Target("cupy")):
+def test_entry(row, table: str):
+    with on(Target(table)):
         for job in jobs([row]):
             run(*job, examples=8)
 

@@ -6,8 +6,12 @@
 #include "registry.h"
 
 #define FAMILIES(F) \
+    F(activation)   \
     F(embedding)    \
     F(loss)         \
+    F(movement)     \
+    F(norm)         \
+    F(reduce)       \
     F(softmax)
 
 #define DECLARE(family) extern "C" const Kernel family##_kernels[];

@@ -61,6 +61,38 @@ __device__ inline bfloat16 narrow<bfloat16, float>(float x) {
     result.bits = x != x ? 0x7fc0 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
     return result;
 }
+// Of a double in one rounding: the float next to x on the side of 0, odd if it is not x itself, so
+// that the second rounding cannot take it for a tie.
+__device__ inline float odd_float(double x) {
+    const float near = (float)x;
+    const double back = near;
+    if (back == x || x != x) return near;
+    const u32 bits = __float_as_uint(near);
+    const bool beyond = x < 0 ? back < x : back > x;
+    return __uint_as_float((beyond ? bits - 1 : bits) | 1);
+}
+template <>
+__device__ inline float16 narrow<float16, double>(double x) {
+    return narrow<float16>(odd_float(x));
+}
+template <>
+__device__ inline bfloat16 narrow<bfloat16, double>(double x) {
+    return narrow<bfloat16>(odd_float(x));
+}
+
+// number<W>(x): any number as a W that a kernel computes in.
+template <typename W, typename T>
+__device__ inline W number(T x) {
+    return (W)x;
+}
+template <typename W>
+__device__ inline W number(float16 x) {
+    return (W)widen(x);
+}
+template <typename W>
+__device__ inline W number(bfloat16 x) {
+    return (W)widen(x);
+}
 
 template <typename W>
 struct Limits;

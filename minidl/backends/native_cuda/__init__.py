@@ -8,9 +8,13 @@ takes 16-bit floats as they are, computes in float32 and rounds once).
 from __future__ import annotations
 
 from minidl.backends.native_cuda import (
+    activation,
     embedding,
     launch,
     loss,
+    movement,
+    norm,
+    reduce,
     softmax,
 )
 from minidl.backends.native_cuda.launch import describe, missing
@@ -19,8 +23,12 @@ from minidl.backends.table import Layer
 __all__ = ["describe", "layer", "missing"]
 
 _FAMILIES = (
+    activation,
     embedding,
     loss,
+    movement,
+    norm,
+    reduce,
     softmax,
 )
 

@@ -1,0 +1,4 @@
+#include "movement.cuh"
+#include "registry.h"
+
+REGISTER(movement, MOVEMENT_KERNELS);

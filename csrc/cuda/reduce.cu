@@ -1,0 +1,4 @@
+#include "reduce.cuh"
+#include "registry.h"
+
+REGISTER(reduce, REDUCE_KERNELS);
