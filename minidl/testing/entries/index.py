@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.backends import reference
 from minidl.dtypes import DType, int64, uint8
 from minidl.testing.case import Sample, sample
 from minidl.testing.entries.draws import FEW, array, shape, side
@@ -19,6 +20,12 @@ def _embedding(d: Any, dtype: DType) -> Sample:
     g = array(d, (*lead, side(d)), dtype, extreme=True)
     padding = d.integer(0, rows - 1) if d.boolean() else None
     return sample(g, d.index(rows, lead), rows, padding)
+
+
+def _repeats(wants: Any, g: Any, index: Any, rows: int, padding: int | None) -> Any:
+    """Repeats times sum|g| per element: hundreds of tokens may have one index."""
+    counts = np.bincount(index.reshape(-1), minlength=rows)[:, None]
+    return counts * reference.embedding_backward(np.abs(g), index, rows, padding)
 
 
 def _take(d: Any, dtype: DType) -> Sample:
@@ -69,7 +76,7 @@ def _index_put(d: Any, dtype: DType) -> Sample:
 # integer sums are exact; a place that many terms meet has the rounding of their sum
 ROWS: tuple[Entry, ...] = (
     entry("take", _take, dtypes=(*WORKING, int64, uint8), half="always", same="bits"),
-    entry("embedding_backward", _embedding, half="table", scale=2),
+    entry("embedding_backward", _embedding, half="table", scale=2, floor=_repeats),
     entry("scatter_add", _scatter, dtypes=(*WORKING, int64), scale=2),
     # a product of many terms has the rounding of each
     entry("scatter_reduce", _scatter_reduce, dtypes=(*WORKING, int64), scale=32),
