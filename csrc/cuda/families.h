@@ -7,10 +7,14 @@
 
 #define FAMILIES(F) \
     F(embedding)    \
+    F(gemm)         \
     F(loss)         \
     F(movement)     \
+    F(optim)        \
+    F(random)       \
     F(reduce)       \
-    F(softmax)
+    F(softmax)      \
+    F(words)
 
 #define DECLARE(family) extern "C" const Kernel family##_kernels[];
 FAMILIES(DECLARE)
