@@ -88,7 +88,7 @@ def test_sgd(dtypes: tuple, layout: str, changed: dict, gpu: tuple[Any, Emulator
     k, machine = gpu
     options = {"nesterov": False, "maximize": False, **SGD, **changed}
     shapes = SHAPES if layout == "whole" and not changed else SHAPES[:9]
-    plain = lists(list(dtypes[:3]), shapes)
+    plain: list[Any] = lists(list(dtypes[:3]), shapes)
     found = moved(plain, layout)
     first = [i % 2 == 0 for i in range(len(shapes))]
     machine.started.clear()
@@ -118,7 +118,7 @@ def test_adam(dtypes: tuple, layout: str, changed: dict, gpu: tuple[Any, Emulato
     flags = {"decoupled": False, "amsgrad": False, "maximize": False}
     options = {**flags, **ADAM, **changed}
     shapes = SHAPES if layout == "whole" and not changed else SHAPES[:9]
-    plain = lists([*dtypes[:2], *[dtypes[2]] * 3], shapes)
+    plain: list[Any] = lists([*dtypes[:2], *[dtypes[2]] * 3], shapes)
     plain[4][0][...] = np.nan
     found = moved(plain, layout)
     steps = [1 + i % 3 for i in range(len(shapes))]
@@ -200,5 +200,6 @@ def test_clipping_waits_for_nothing(gpu: tuple[Any, Emulator]):
     machine.started.clear()
     nn.utils.clip_grad_norm_(there, 1.0)
     assert dict(machine.started) == {"squares_float32": 1, "root_of_sum": 1, "scale_float32": 1}
-    norm = sum(float((x.grad * x.grad).sum().item()) for x in there)
+    grads: list[Any] = [x.grad for x in there]
+    norm = sum(float((g * g).sum().item()) for g in grads)
     assert abs(norm - 1) < 1e-5
