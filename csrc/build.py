@@ -14,8 +14,9 @@ import shlex
 import shutil
 import subprocess
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -99,9 +100,20 @@ def cuda_home(program: str) -> Path:
     return Path(re.findall(r"#\$ TOP=(.+)", said)[0]).resolve()
 
 
-def headers() -> list[Path]:
-    """Everything that a kernel file may include."""
-    return sorted(p for p in CUDA.rglob("*.*h") if "emulator" not in p.parts)
+_INCLUDE = re.compile(r'^\s*#\s*include "(.+)"', re.MULTILINE)
+
+
+def sources(path: Path) -> list[Path]:
+    """A file and all of ours that it includes."""
+    found: list[Path] = []
+    todo = [path.resolve()]
+    while todo:
+        file = todo.pop()
+        if file not in found:
+            found.append(file)
+            names = _INCLUDE.findall(file.read_text(encoding="utf-8"))
+            todo += [(file.parent / name).resolve() for name in names]
+    return sorted(found)
 
 
 def compile_kernels(program: str, folder: Path) -> list[str]:
@@ -109,7 +121,7 @@ def compile_kernels(program: str, folder: Path) -> list[str]:
 
     def one(name: str) -> str:
         source, result = CUDA / f"{name}.cu", folder / f"{name}.o"
-        compiled([program, *NVCC_FLAGS, "-c", str(source)], result, [source, *headers()])
+        compiled([program, *NVCC_FLAGS, "-c", str(source)], result, sources(source))
         return str(result)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -123,8 +135,7 @@ def cuda_extension(target: Path, to_bind: list[str]) -> None:
     objects = compile_kernels(program, folder)
     source, result = CUDA / "bindings.cpp", folder / "bindings.o"
     flags = ["-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-Wall", f"-I{home}/include"]
-    known = [source, CUDA / "families.h", CUDA / "registry.h"]
-    compiled([*compiler(), *flags, *to_bind, "-c", str(source)], result, known)
+    compiled([*compiler(), *flags, *to_bind, "-c", str(source)], result, sources(source))
     libraries = next(p for p in (home / "lib64", home / "lib") if p.is_dir())
     linked = ["-lcudart_static", "-lrt", "-ldl", "-lpthread"]
     run([*compiler(), "-shared", "-s", *objects, str(result), f"-L{libraries}", *linked]
@@ -139,6 +150,17 @@ def write_texts(folder: Path) -> None:
         (folder / f"{name}.cu").write_text(text_of(name), encoding="utf-8")
 
 
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Run the block while no other process does for this folder: tests run in several."""
+    import fcntl  # not on Windows, where setup.py reads this file, too
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def emulator(sanitize: str = "") -> Path:
     """The kernel files for the CPU, as a library for ctypes.
 
@@ -150,20 +172,20 @@ def emulator(sanitize: str = "") -> Path:
         own = [f"-fsanitize={sanitize}", "-fno-sanitize-recover=all", "-DUNWATCHED"]
     # the compiler announces accesses; the library that usually listens is not linked
     watched = [] if sanitize else ["-fsanitize=thread"]
-    known = [*headers(), *sorted((CUDA / "emulator").glob("*.h"))]
 
     def one(source: Path) -> str:
         result = folder / f"{source.stem}.o"
         more = [*own, "-O2"] if source.suffix == ".cpp" else [*own, *watched, "-x", "c++"]
-        compiled([*compiler(), *EMULATOR_FLAGS, *more, "-c", str(source)], result, [source, *known])
+        command = [*compiler(), *EMULATOR_FLAGS, *more, "-c", str(source)]
+        compiled(command, result, sources(source))
         return str(result)
 
-    sources = [*(CUDA / "emulator").glob("*.c*"), *(CUDA / f"{name}.cu" for name in families())]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(one, sorted(sources)))
+    files = [*(CUDA / "emulator").glob("*.c*"), *(CUDA / f"{name}.cu" for name in families())]
     library = folder / "emulator.so"
-    link = [*compiler(), "-shared", "-Wl,-Bsymbolic", *own, *objects]
-    compiled(link, library, map(Path, objects))
+    with alone(folder), ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(one, sorted(files)))
+        link = [*compiler(), "-shared", "-Wl,-Bsymbolic", *own, *objects]
+        compiled(link, library, map(Path, objects))
     return library
 
 
@@ -177,7 +199,7 @@ def text_of(name: str) -> str:
         seen.add(path)
         lines = []
         for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-            included = re.match(r'\s*#\s*include "(.+)"', line)
+            included = _INCLUDE.match(line)
             if included:
                 line = expanded((path.parent / included[1]).resolve())
             if line.strip() != "#pragma once" and not line.startswith("//"):

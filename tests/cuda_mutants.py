@@ -25,7 +25,7 @@ from emulation import build, with_family
 TESTS = Path(__file__).parent
 CHANGES = (
     (r"__sync(threads|warp)\(\);", ""),
-    (r" < ", " <= "),
+    (r" < (?!Vec)", " <= "),  # what a Vec has is for AddressSanitizer
     (r" > ", " >= "),
     (r" >= ", " > "),
     (r" <= ", " < "),

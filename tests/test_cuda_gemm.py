@@ -1,4 +1,4 @@
-"""Products inside graphs and fresh words on the emulator: edges, strides, batches, parts."""
+"""Products inside graphs on the emulator: edges, strides, batches, parts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from emulation import Emulator, emulated
 
 from minidl.backends.cupy_gpu import capture
 from minidl.backends.cupy_gpu.xp import cp
-from minidl.backends.native_cuda import gemm, words
+from minidl.backends.native_cuda import gemm
 from minidl.errors import UnsupportedError
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ for the emulator")
@@ -101,11 +101,3 @@ def test_what_a_graph_has_no_product_for(machine: Emulator, monkeypatch: pytest.
     monkeypatch.setattr(capture._thread, "recording", capture.Recording())
     with pytest.raises(UnsupportedError, match="product of float16"):
         gemm.matmul(half, half)
-
-
-@pytest.mark.parametrize("count", [1, 447, 448, 449, 1000])
-def test_words(count: int, machine: Emulator):
-    target = cp.zeros((1001,), np.uint64)
-    wanted = [2**64 - 1 - i for i in range(count)]
-    words.put_words(target, wanted)
-    assert target.get().tolist() == wanted + [0] * (1001 - count)

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import ml_dtypes
@@ -221,8 +222,78 @@ def test_every_fault_of_the_probes_is_here():
     names = set(re.findall(r"K\(probe_(\w+),", text))
     right = {name for name in names if re.search(rf"K\(probe_{name},[^\n]*RIGHT", text)}
     others = {"atomics", "sanitized"}
-    others |= {name for name in names if re.match("fragments|product|widened|narrowed", name)}
+    others |= {name for name in names if re.match("fragments|product|widened|narrowed|steps", name)}
     assert names - right - others == set(FAULTS)
+
+
+def races(kinds: np.ndarray, offsets: np.ndarray, sizes: np.ndarray) -> bool:
+    """Whether two steps of probe_steps race: the definition, with all that came before."""
+    block = np.cumsum(kinds == 5, 1)  # barriers that each thread has passed
+    warp = np.cumsum(kinds == 4, 1)
+    done = [(t, i) for t, i in np.argwhere((kinds > 0) & (kinds < 4))]
+    for n, (t, i) in enumerate(done):
+        for u, j in done[:n]:
+            apart = offsets[t, i] + sizes[t, i] <= offsets[u, j]
+            apart |= offsets[u, j] + sizes[u, j] <= offsets[t, i]
+            both = {int(kinds[t, i]), int(kinds[u, j])}
+            ordered = t == u or block[t, i] != block[u, j]
+            ordered |= t // 32 == u // 32 and warp[t, i] != warp[u, j]
+            if not (apart or ordered or both in ({1}, {3})):
+                return True
+    return False
+
+
+@watched
+def test_races_are_what_the_definition_says(machine: Emulator):
+    rng, threads, steps = np.random.default_rng(0), 96, 7
+    seen, out = Counter(), np.zeros(threads, np.int32)
+    any_of, few_of = [0, 1, 2, 31, 32, 40, 64], [0, 1, 2, 32]
+    for number in range(800):
+        kinds, sizes = np.zeros((2, threads, steps), np.int32)
+        offsets = np.zeros_like(sizes)
+        mostly = rng.choice([1, 3])
+        few = rng.choice([k for k in (1, 2, 3) if k != mostly])
+        chosen = rng.choice(few_of if number % 2 else any_of, rng.integers(3, 9))
+        for n, t in enumerate(chosen):
+            # one that races with all, or any accesses of any size
+            i = rng.integers(3, steps) if n == 0 else rng.integers(steps)
+            one = (few if n == 0 else mostly) if number % 2 else rng.choice([1, 1, 1, 2, 3])
+            kinds[t, i], sizes[t, i] = one, 4
+            if number % 2 == 0 and one != 3:
+                sizes[t, i] = rng.choice([1, 2, 4, 16])
+            if number % 2 == 0:
+                offsets[t, i] = rng.integers(16) // sizes[t, i] * sizes[t, i]
+        for i in range(steps):  # barriers take the place of what was there
+            if rng.random() < (0.3 if i == 3 else 0.05):
+                kinds[:, i] = 5
+            for warp in range(0, threads, 32):
+                if rng.random() < 0.2 and kinds[warp, i] != 5:
+                    kinds[warp : warp + 32, i] = 4
+        given = np.ascontiguousarray(kinds + 8 * offsets + 128 * sizes)
+        wanted, found = races(kinds, offsets, sizes), False
+        try:
+            machine.run("probe_steps", 1, threads, given, 0, out, steps, 0, 0)
+        except KernelFailure as failure:
+            found = "a race: " in str(failure)
+        assert found == wanted, np.argwhere(kinds)
+        seen[wanted] += 1
+    assert min(seen[True], seen[False]) > 100, seen
+
+
+@watched
+@pytest.mark.parametrize("first,second,third", [(0, 32, 33), (64, 33, 32)])
+def test_reads_of_an_earlier_phase_hide_none(
+    machine: Emulator, first: int, second: int, third: int
+):
+    kinds, four = np.zeros((96, 5), np.int32), np.int32(4 * 128)
+    kinds[:, 1] = 5
+    for thread, step in ((first, 0), (second, 0), (second, 2), (third, 3)):
+        kinds[thread, step] = 1
+    out = np.zeros(96, np.int32)
+    machine.run("probe_steps", 1, 96, kinds + (kinds == 1) * four, 0, out, 5, 0, 0)
+    kinds[third, 4] = 2
+    with pytest.raises(KernelFailure, match="a race: "):
+        machine.run("probe_steps", 1, 96, kinds + (kinds % 5 > 0) * four, 0, out, 5, 0, 0)
 
 
 @watched

@@ -549,7 +549,7 @@ def test_cross_entropy_edges():
         losses, lse, total = run("cross_entropy", x, np.zeros(0, int), None, -100, 0.1)
         assert losses.shape == lse.shape == (0,) and total.shape == () and total == 0
         for wrong in (-1, 3):
-            with pytest.raises(ValueError, match="no class"):
+            with pytest.raises(ValueError, match="targets must lie in"):
                 run("cross_entropy", np.zeros((2, 3), dtype), np.array([0, wrong]), None, 7, 0.0)
 
 

@@ -67,8 +67,7 @@ LEFT_OUT: dict[str, dict[str, str]] = {
             max_unpool3d native_channel_shuffle pixel_shuffle pixel_unshuffle unfold upsample
             upsample_bilinear upsample_nearest""",
         BATCH_NORM: "batch_norm instance_norm",
-        RARE: """grouped_mm linear_cross_entropy multi_head_attention_forward scaled_grouped_mm
-            scaled_mm""",
+        RARE: "grouped_mm multi_head_attention_forward scaled_grouped_mm scaled_mm",
         INTERNAL: """ScalingType SwizzleType assert_int_or_pair boolean_dispatch
             handle_torch_function has_torch_function has_torch_function_unary
             has_torch_function_variadic""",

@@ -6,10 +6,12 @@
 #include "registry.h"
 
 #define FAMILIES(F) \
+    F(activation)   \
     F(embedding)    \
     F(gemm)         \
     F(loss)         \
     F(movement)     \
+    F(norm)         \
     F(optim)        \
     F(random)       \
     F(reduce)       \

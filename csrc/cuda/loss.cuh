@@ -346,7 +346,7 @@ __device__ inline void binary_cross_entropy(const Binary& p) {
             for (int i = 0; i < Vec<W>::size; ++i) {
                 const bool there = start + i < piece.count;
                 const W logit = widen(x.at[start + i]), t = widen(target.at[start + i]);
-                const W l = log1p(exp(-abs(logit)));
+                const W l = log1p(exp(smaller(logit, -logit)));
                 const W miss = (logit > 0 ? logit : W(0)) + l;
                 const W hit = l - (logit < 0 ? logit : W(0));
                 part.at[i] = (1 - t) * miss + positive.next(there) * (t * hit);
@@ -371,7 +371,7 @@ __device__ inline void binary_cross_entropy_backward(const Binary& p) {
         for (int i = 0; i < Vec<T>::size; ++i) {
             const bool there = i < piece.count;
             const W logit = widen(x.at[i]), t = widen(target.at[i]);
-            const W e = exp(-abs(logit));  // sigmoid(|x|) = 1 / (1 + e)
+            const W e = exp(smaller(logit, -logit));  // sigmoid(|x|) = 1 / (1 + e)
             const W hit = positive.next(there) * t * (logit > 0 ? e : W(1));
             const W miss = (1 - t) * (logit > 0 ? W(1) : e);
             const W d = (miss - hit) / (1 + e) * g.next(there) * weight.next(there);

@@ -8,9 +8,9 @@
 // of up to 1,024 elements, a block a longer one, in pieces of 16 bytes. Columns: a warp takes 32
 // neighbouring vectors of 16 bytes (elements if inner is no multiple), `strips` warps of a block
 // share the axis. Where that keeps too few blocks busy, or where a thread would add up more than
-// 128 numbers one after the other, the axis is cut into parts: (outer, parts, inner) of a
-// workspace, which is the input of the next launch. So sums are trees of short chains for any
-// width, and their order depends on the shape alone.
+// 64 numbers one after the other, the axis is cut into parts: (outer, parts, inner) of a workspace,
+// which is the input of the next launch. So sums are trees of short chains for any width, and
+// their order depends on shape, layout and alignment, not on timing.
 #pragma once
 
 #include "common/rows.cuh"
@@ -96,7 +96,7 @@ struct Values {
     typedef A Part;
     typedef A Joined;
     typedef Out Result;
-    static const int chains = 4, ahead = 4;
+    static const int chains = 4, ahead = 4, many = 4;
     static __device__ A identity() { return Identity<Op, A>::value(); }
     static __device__ A take(X x, i64) { return number<A>(x); }
     static __device__ A join(A x, A y) { return Op()(x, y); }
@@ -124,7 +124,7 @@ struct Places {
     typedef Place<W> Part;
     typedef Place<W> Joined;
     typedef i64 Result;
-    static const int chains = 2, ahead = 2;  // more take registers
+    static const int chains = 2, ahead = 2, many = 2;  // more take registers
     static __device__ Place<W> identity() {
         Place<W> none;
         none.value = Identity<Op, W>::value();
@@ -153,7 +153,6 @@ struct Places {
 template <typename Op, typename W>
 struct MorePlaces : Places<Op, W, W> {
     typedef Place<W> Element;
-    static const int ahead = 1;
     static __device__ Place<W> take(const Place<W>& x, i64) { return x; }
 };
 
@@ -170,14 +169,14 @@ __device__ inline void reduce_rows(const Reduce& p) {
     typedef typename R::Element X;
     typedef typename R::Joined A;
     const int size = Vec<X>::size, chains = size < R::chains ? size : R::chains;
-    const int ahead = size > 4 ? R::ahead / 2 : R::ahead;  // loads of a thread under way
+    const int ahead = size > R::many ? R::ahead / 2 : R::ahead;  // loads of a thread under way
     const Team team(p.group);
     if (team.row >= p.outer * p.parts) return;
     const i64 begin = team.row % p.parts * p.length, step = team.size;
     const i64 count = smaller(p.length, p.width - begin);
     const X* x = (const X*)p.x + team.row / p.parts * p.width + begin;
     // up to the first multiple of 16 bytes, and behind the last
-    const i64 head = smaller(count, (i64)(-(u64)x % 16 / sizeof(X)));
+    const i64 head = size == 1 ? 0 : smaller(count, (i64)(-(u64)x % 16 / sizeof(X)));
     const i64 vecs = (count - head) / size, tail = head + vecs * size;
     A found[chains];
 #pragma unroll
@@ -205,7 +204,7 @@ __device__ inline void reduce_rows(const Reduce& p) {
             chain = R::join(chain, R::take(next.at[j], begin + head + i * size + j));
         }
     }
-    for (i64 at = tail + team.rank; at < count; at += step)
+    for (i64 at = tail + team.rank; size > 1 && at < count; at += step)
         found[0] = R::join(found[0], R::take(x[at], begin + at));
 #pragma unroll
     for (int half = chains / 2; half; half /= 2)
@@ -220,7 +219,7 @@ template <typename R, int unit>
 __device__ inline void reduce_columns_by(const Reduce& p) {
     typedef typename R::Element X;
     typedef typename R::Joined A;
-    const int ahead = unit > 4 ? R::ahead / 2 : R::ahead, warps = blockDim.x / 32,
+    const int ahead = unit > R::many ? R::ahead / 2 : R::ahead, warps = blockDim.x / 32,
               strips = (int)p.group;
     const int lane = lane_of_thread(), strip = warp_of_thread() % strips;
     const int chunks = warps / strips, chunk = warp_of_thread() / strips;

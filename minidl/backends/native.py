@@ -15,6 +15,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from minidl.backends import reference
 from minidl.backends.table import Layer
 from minidl.dtypes import HALF_NUMPY
 from minidl.errors import ArgumentError
@@ -82,6 +83,9 @@ HALF = frozenset(_HALF.split())
 _MOVING = frozenset(["cat", "stack", "clamp", "clamp_scalar"])
 
 
+_CROSS_ENTROPY = ("cross_entropy", "cross_entropy_backward")
+
+
 def _is_half(x: Any) -> bool:
     return type(x) is np.ndarray and x.dtype in HALF_NUMPY
 
@@ -102,11 +106,28 @@ def _entry(name: str, below: Callable) -> Callable:
     return cpu.entry(name, (below, widened(below)) if name in HALF else below)
 
 
+def _cross_entropy_in_place(below: Callable) -> Callable:
+    """The two kernels one after the other: the gradient of a chunk is in the cache."""
+    forward, backward = (cpu.entry(name, reference.ENTRIES[name]) for name in _CROSS_ENTROPY)
+
+    def entry(
+        logits: np.ndarray, target: np.ndarray, weight: Any, ignored: int, smoothing: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        losses, lse, total = forward(logits, target, weight, ignored, smoothing)
+        one = np.ones((), logits.dtype)
+        logits[...] = backward(one, logits, target, weight, ignored, smoothing, lse)
+        return losses, lse, total
+
+    return entry
+
+
 def layer() -> Layer:
     """The entries that the extension serves, each over the entry of the layer below."""
     if cpu is None:
         return Layer("native", missing=_why_missing())
-    over = {name: partial(_entry, name) for name in cpu.ENTRIES}
+    over: dict[str, Callable] = {name: partial(_entry, name) for name in cpu.ENTRIES}
+    if all(name in over for name in _CROSS_ENTROPY):
+        over["cross_entropy_in_place"] = _cross_entropy_in_place
     return Layer("native", over=over, half=HALF | _MOVING)
 
 

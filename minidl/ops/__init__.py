@@ -23,6 +23,7 @@ from minidl.ops.index import *
 from minidl.ops.likelihood import *
 from minidl.ops.linalg import *
 from minidl.ops.linear import *
+from minidl.ops.linear_cross_entropy import *
 from minidl.ops.loss import *
 from minidl.ops.margin import *
 from minidl.ops.matmul import *

@@ -463,8 +463,6 @@ def _cross_entropy(
     reduction: str,
 ) -> Any:
     w = None if weight is None else weight.astype(input.dtype, copy=False)
-    if k.device != "cpu":
-        _check_classes(k, target, input.shape[1], ignore_index)
     try:
         losses, lse, total = k.cross_entropy(input, target, w, ignore_index, label_smoothing)
     except ValueError:

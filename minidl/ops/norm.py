@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from minidl.autograd.op import Array, op
+from minidl.autograd.op import Array, Index, op
 from minidl.dtypes import FLOAT, HALVES, finfo, float32
 from minidl.errors import ArgumentError, DTypeError, ShapeError
 from minidl.ops import reduce
@@ -63,7 +63,7 @@ def _(
 
 @op(outputs=3, nondiff=True)
 def _layer_norm_backward(
-    k: Any, grad: Array, x: Array, weight: Array | None, mean: Array, rstd: Array, ndim: int
+    k: Any, grad: Array, x: Array, weight: Array | None, mean: Index, rstd: Index, ndim: int
 ) -> Any:
     dx, dweight, dbias = k.layer_norm_backward(grad, x, ndim, weight, mean, rstd)
     return dx, dbias if dweight is None else dweight, dbias
@@ -163,7 +163,7 @@ def _(g: Tensor, input: Tensor, weight: Any, ndim: int, rstd: Tensor, needs: Any
 
 @op(outputs=2, nondiff=True)
 def _rms_norm_backward(
-    k: Any, grad: Array, x: Array, weight: Array | None, rstd: Array, ndim: int
+    k: Any, grad: Array, x: Array, weight: Array | None, rstd: Index, ndim: int
 ) -> Any:
     dx, dweight = k.rms_norm_backward(grad, x, ndim, weight, rstd)
     return dx, rstd if dweight is None else dweight

@@ -42,9 +42,9 @@ class Entry(Case):
     positions of the arguments (arrays or lists of them) that the entry writes and that are its
     results. view: the result may be a view of an input. any_order: its memory may have another
     order than C's, or it may be a scalar. half: "table" if it takes 16-bit floats where the table
-    says so, "always" if it takes them on every table. spread: what order the memory of a result
-    may have beside C's, as a function of the result; through: what is applied to the entry
-    where its results are not unique, as to `oracle`.
+    says so, "always" if it takes them on every table; wide: which results are float32 then.
+    spread: what order the memory of a result may have beside C's, as a function of the result;
+    through: what is applied to the entry where its results are not unique, as to `oracle`.
     """
 
     grad: bool = False
@@ -56,6 +56,7 @@ class Entry(Case):
     any_order: bool = False
     floor: Callable[..., Any] | None = None
     half: str = ""
+    wide: tuple[int, ...] = ()
     spread: Callable[[np.ndarray], bool] | None = None
     through: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
 
@@ -239,6 +240,8 @@ def _is_float(array: np.ndarray) -> bool:
 
 def _half_dtype(row: Entry, sample: Sample, place: int, want: np.ndarray) -> np.dtype:
     """The dtype of a result for 16-bit inputs: theirs, or of what the entry writes its own."""
+    if place in row.wide:
+        return float32.numpy
     if row.writes:
         return flat([sample.args[i] for i in row.writes])[place].dtype
     return next(a.dtype for a in arrays_of(sample) if is_float(a) and a.dtype.itemsize == 2)

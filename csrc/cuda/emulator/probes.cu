@@ -206,6 +206,35 @@ __device__ inline void readers(const Probe& p) {
     if (threadIdx.x == 0) kept[0] = 2;
 }
 
+// Every thread does its own m steps of x on 16 shared bytes: kind + 8 * offset + 128 * size. Kinds:
+// 1 read, 2 write, 3 atomic addition (of 4 bytes), 4 barrier of the warp, 5 of the block.
+__device__ inline void steps(const Probe& p) {
+    SHARED(u32, kept, 4);
+    if (threadIdx.x < 4) kept[threadIdx.x] = 0;
+    __syncthreads();
+    const int* own = (const int*)p.x + threadIdx.x * p.m;
+    u32 seen = 0;
+    for (i64 i = 0; i < p.m; ++i) {
+        const int kind = own[i] % 8, offset = own[i] / 8 % 16, size = own[i] / 128;
+        if (kind == 1) {
+            if (size == 1) seen += ((const u8*)kept)[offset];
+            if (size == 2) seen += ((const u16*)kept)[offset / 2];
+            if (size == 4) seen += kept[offset / 4];
+            if (size == 16) seen += load_vec(kept).at[1];
+        } else if (kind == 2) {
+            if (size == 1) ((u8*)kept)[offset] = (u8)i;
+            if (size == 2) ((u16*)kept)[offset / 2] = (u16)i;
+            if (size == 4) kept[offset / 4] = (u32)i;
+            if (size == 16) store_vec(kept, Vec<u32>{{1, 2, 3, 4}});
+        } else if (kind == 3) {
+            atomicAdd(&kept[offset / 4], 1u);
+        }
+        if (kind == 4) __syncwarp();
+        if (kind == 5) __syncthreads();
+    }
+    ((u32*)p.out)[threadIdx.x] = seen;
+}
+
 // ---------------------------------------------------------------- rows with a tail
 
 enum class Tail { RIGHT, NEXT_ROW, PAST_END, READS_PAST_END, MISALIGNED, FAR };
@@ -358,6 +387,7 @@ __device__ inline void sanitized(const Probe& p) {
     K(probe_barriers_two, Probe, barriers<Barriers::TWO>, 256)                               \
     K(probe_barriers_times, Probe, barriers<Barriers::TIMES>, 256)                           \
     K(probe_barriers_warp, Probe, barriers<Barriers::WARP>, 256)                             \
+    K(probe_steps, Probe, steps, 256)                                                        \
     K(probe_readers, Probe, readers, 256)                                                    \
     K(probe_tail, Probe, tail<Tail::RIGHT>, 256)                                             \
     K(probe_tail_next_row, Probe, tail<Tail::NEXT_ROW>, 256)                                 \

@@ -11,11 +11,13 @@ from typing import Any
 
 from minidl.backends.cupy_gpu import capture
 from minidl.backends.native_cuda import (
+    activation,
     embedding,
     gemm,
     launch,
     loss,
     movement,
+    norm,
     optim,
     random,
     reduce,
@@ -28,13 +30,17 @@ from minidl.backends.table import Layer
 __all__ = ["describe", "layer", "missing"]
 
 _FAMILIES = (
+    activation,
     embedding,
+    gemm,
     loss,
     movement,
+    norm,
     optim,
     random,
     reduce,
     softmax,
+    words,
 )
 
 

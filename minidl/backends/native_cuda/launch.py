@@ -115,7 +115,7 @@ class Runtime(OnGPU):
         function((blocks,), (threads,), (packed(fields),), shared_mem=shared)
 
     def load(self) -> None:
-        """Compile every family for the current GPU; the first time ever this takes minutes."""
+        """Compile every family for the current GPU; CuPy keeps what it compiled on disk."""
         place = cp.cuda.runtime.getDevice()
         for file in sorted((_PACKAGE / "_kernels").glob("*.cu")):
             self._module(place, file.stem).compile()
@@ -234,8 +234,13 @@ def rows_plan(rows: int, width: int, itemsize: int, kept: int = 1) -> tuple[int,
     else:
         group = threads = 128 if width <= 4096 else 256 if width <= 16384 else 512
     teams = threads // group
-    shared = teams * kept * (-(-width * itemsize // 16) * 16)
-    return -(-rows // teams), threads, group, shared if shared <= _most_shared() else 0
+    return -(-rows // teams), threads, group, kept_memory(teams * kept, width, itemsize)
+
+
+def kept_memory(rows: int, width: int, itemsize: int) -> int:
+    """Bytes of shared memory for so many rows of one block; 0 where they do not fit."""
+    shared = rows * (-(-width * itemsize // 16) * 16)
+    return shared if shared <= _most_shared() else 0
 
 
 def _most_shared() -> int:

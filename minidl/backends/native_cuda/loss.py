@@ -13,6 +13,7 @@ import numpy as np
 from minidl.backends.cupy_gpu.host import refuse
 from minidl.backends.cupy_gpu.xp import cp
 from minidl.backends.native_cuda.launch import BUSY, KINDS, Family, pointer, rows_plan
+from minidl.backends.reference.loss import NoClass
 
 _kernels = Family("loss")
 # so many targets one block adds up as fast as two launches would
@@ -91,7 +92,7 @@ class _Classes:
             name = f"cross_entropy_total_of_blocks_{KINDS[self.wide]}"
             places = 0, 0, pointer(parts), pointer(total)
             _kernels.start(name, 1, 512, 0, *places, 0, *sizes)
-        refuse(bad, ValueError("a target is no class"))
+        refuse(bad, NoClass(classes, self.ignored))
         return total
 
 

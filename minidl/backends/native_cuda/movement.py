@@ -145,7 +145,7 @@ def _cast(below: Callable) -> Callable:
         order = None
         if not x.flags.c_contiguous:
             order = dense_order(x)
-            moved = x.transpose(order)
+            moved = x.transpose(*order)
             if moved.flags.c_contiguous:
                 x = moved
             else:
@@ -161,7 +161,7 @@ def _cast(below: Callable) -> Callable:
                 blocks = -(-x.size // (1024 * size))
                 given = pointer(x), pointer(out), x.size
                 _kernels.start(f"cast_{source}_{target}", blocks, 256, 0, *given)
-        return out if order is None else out.transpose([order.index(a) for a in range(x.ndim)])
+        return out if order is None else out.transpose(*[order.index(a) for a in range(x.ndim)])
 
     return entry
 

@@ -13,7 +13,7 @@ from minidl.backends.native_cuda.launch import BUSY, KINDS, Family, pointer
 from minidl.backends.native_cuda.movement import contiguous, dense_order
 
 _kernels = Family("reduce")
-_LONGEST = 128  # numbers that a thread adds up one after the other, at most
+_LONGEST = 64  # numbers that a thread adds up one after the other, at most
 _FLOAT, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 _INT, _BOOL = np.dtype(np.int64), np.dtype(np.bool_)
 _INTEGERS = {np.dtype(np.int32): "int32", _INT: "int64", _BOOL: "bool"}
@@ -73,10 +73,11 @@ def _rows(outer: int, width: int, size: int) -> tuple[int, int, int, int, int]:
     if width <= 1024:
         return -(-outer // 8), 256, 32, width, 1
     group = 128 if width <= 4096 else 256 if width <= 16384 else 512
-    # of several accumulators per thread, each gets two numbers of a piece at least
-    most = group * _LONGEST * min(size, 2)
-    useful = -(-width // (group * size * 4))
-    parts = max(min(-(-BUSY // outer), useful), -(-width // most))
+    least = -(-width // (group * _LONGEST * min(size, 4)))  # a thread has up to 4 accumulators
+    # a block alone reads this much faster than a second launch starts
+    short = width <= 16 * group * size
+    useful = 1 if short else -(-width // (4 * group * size))
+    parts = max(min(-(-BUSY // outer), useful), least)
     length = -(-width // parts)
     length = -(-length // 16) * 16
     parts = -(-width // length)
@@ -87,8 +88,9 @@ def _columns(outer: int, width: int, inner: int, unit: int) -> tuple[int, int, i
     """How to reduce columns, `unit` per thread: (blocks, threads, strips, length, parts)."""
     strips = 8 if width >= 32 else 1
     chunks = -(-(outer * inner // unit) // (32 * (8 // strips)))
-    least, useful = -(-width // (_LONGEST * strips)), -(-width // (8 * strips))
-    parts = max(min(-(-BUSY // chunks), useful), least)
+    least = -(-width // (_LONGEST * strips))
+    useful = 1 if width <= 32 * strips else -(-width // (8 * strips))
+    parts = max(min(-(-BUSY // (2 * chunks)), useful), least)
     length = -(-width // parts)
     parts = -(-width // length)
     return chunks * parts, 256, strips, length, parts
@@ -130,7 +132,7 @@ def _over(x: Any, axes: Sequence[int], way: _Way) -> Any:
     order = list(range(x.ndim))
     if not x.flags.c_contiguous:
         order = dense_order(x)
-        moved = x.transpose(order)
+        moved = x.transpose(*order)
         # where several axes are reduced to a place, that counts in C order
         if moved.flags.c_contiguous and (one or way.words == 1):
             x = moved
@@ -158,7 +160,7 @@ def _over(x: Any, axes: Sequence[int], way: _Way) -> Any:
     sizes = {a: shape[i] for i, a in enumerate(order)}
     x = x.reshape(tuple([sizes[a] for a in kept]))
     if kept != sorted(kept):
-        x = contiguous(x.transpose([kept.index(a) for a in sorted(kept)]))
+        x = contiguous(x.transpose(*[kept.index(a) for a in sorted(kept)]))
     return x
 
 
@@ -207,6 +209,15 @@ def _by_dtype(ways: dict[np.dtype, _Way]) -> Callable[[Callable], Callable]:
     return over
 
 
+def _count_nonzero(below: Callable) -> Callable:
+    def entry(x: Any, axis: Any = None) -> Any:
+        if x.dtype != _BOOL or not x.size:
+            return below(x, axis=axis)
+        return _result(x, axis, False, _SUMS[_BOOL, _INT])
+
+    return entry
+
+
 OVER: dict[str, Callable[[Callable], Callable]] = {
     "sum": _sum,
     "prod": _prod,
@@ -216,6 +227,6 @@ OVER: dict[str, Callable[[Callable], Callable]] = {
     "all": _by_dtype({_BOOL: _plain("all_bool", _BOOL)}),
     "argmax": _by_dtype(_places("argmax")),
     "argmin": _by_dtype(_places("argmin")),
-    "count_nonzero": _by_dtype({_BOOL: _SUMS[_BOOL, _INT]}),
+    "count_nonzero": _count_nonzero,
 }
-HALF = frozenset(["sum", "amax", "amin"])
+HALF = frozenset(["sum", "amax", "amin", "argmax", "argmin"])

@@ -4,6 +4,14 @@ import numpy as np
 
 from minidl.backends.reference.blocks import as_rows, pointwise, spans
 from minidl.backends.reference.host import refuse
+from minidl.errors import OutOfRangeError
+
+
+class NoClass(OutOfRangeError, ValueError):
+    """A target that is neither a class nor ignored, as users are told of it on a GPU."""
+
+    def __init__(self, classes: int, ignore_index: int) -> None:
+        super().__init__(f"targets must lie in [0, {classes}) or be ignore_index={ignore_index}")
 
 
 def cross_entropy(
@@ -48,9 +56,9 @@ def cross_entropy(
 
 
 def check_targets(target: np.ndarray, classes: int, ignore_index: int) -> None:
-    """Raise ValueError for a target that is neither a class nor ignored."""
+    """Refuse a target that is neither a class nor ignored."""
     bad = (target != ignore_index) & ((target < 0) | (target >= classes))
-    refuse(bad, ValueError("a target is no class"))
+    refuse(bad, NoClass(classes, ignore_index))
 
 
 def _targets(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidl.dtypes import DType, float32, float64
+from minidl.ops.linear_cross_entropy import linear_cross_entropy
 from minidl.ops.loss import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -175,6 +176,33 @@ def _cross_entropy(x: Any, target: Any, **options: Any) -> Any:
     return _nll(_log_softmax(x), target, **options)
 
 
+def _linear_inputs(d: Any, dtype: DType) -> Sample:
+    n, features, classes = d.integer(1, 4), d.integer(1, 3), d.integer(2, 4)
+    rows, places = d.choice([((), ()), ((n,), ()), ((n,), (2,))])
+    target = d.index(classes, (*rows, *places))
+    options: dict[str, Any] = {"reduction": d.choice(REDUCTIONS)}
+    if rows and d.boolean():
+        options["ignore_index"] = ignored = d.choice([-1, classes])
+        target = np.where(d.mask(target.shape), ignored, target)
+        target.flat[0] = 0
+    if d.boolean():
+        options["label_smoothing"] = d.choice([0.1, 1.0])
+    shapes = (*rows, features), (classes, *places, features), (classes, *places), (classes,)
+    x, linear_weight, bias, weight = alike(*[d.array(s, dtype, 0.25, 1) for s in shapes])
+    if d.boolean():
+        options["linear_bias"] = bias
+    if d.boolean():
+        options["weight"] = d.constant(weight)
+    return sample(x, linear_weight, target, **options)
+
+
+def _linear_cross_entropy(
+    x: Any, linear_weight: Any, target: Any, linear_bias: Any = 0.0, **options: Any
+) -> Any:
+    logits = np.tensordot(x, linear_weight, (-1, -1)) + linear_bias
+    return _cross_entropy(logits, target, **options)
+
+
 def _soft_inputs(d: Any, dtype: DType) -> Sample:
     classes = d.integer(2, 4)
     shape = _shape(d, classes)
@@ -220,5 +248,7 @@ CASES = [
     _row(nll_loss, _nll, _class_inputs(False), operators=("nll_loss", "nll_loss_backward")),
     _row(cross_entropy, _cross_entropy, _class_inputs(True),
          operators=("cross_entropy", "cross_entropy_backward")),
+    _row(linear_cross_entropy, _linear_cross_entropy, _linear_inputs, dtypes=WIDE,
+         operators=("linear_cross_entropy",)),
     _row(cross_entropy, _soft_cross_entropy, _soft_inputs, "cross_entropy_soft", dtypes=WIDE),
 ]  # fmt: skip

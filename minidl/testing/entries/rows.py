@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidl.backends import reference
-from minidl.dtypes import DType, int32, int64, uint8
+from minidl.dtypes import HALVES, DType, bool_, float32, int32, int64, uint8
 from minidl.testing.case import Sample, sample
 from minidl.testing.draws import Inputs
 from minidl.testing.entries.draws import FEW, array, shape, side
@@ -33,6 +33,34 @@ def _terms(want: Any, x: np.ndarray, **options: Any) -> np.ndarray:
 def _extremum(d: Any, dtype: DType) -> Sample:
     x = array(d, shape(d, empty=False), dtype, extreme=True)
     return Sample((x,), {"axis": _axes(d, x.ndim), "keepdims": d.boolean()})
+
+
+def _place(d: Any, dtype: DType) -> Sample:
+    # few values, of which many are equal
+    x = array(d, shape(d, empty=False), dtype, extreme=True)
+    if d.boolean():
+        x = d.layout(np.asarray(np.round(x), dtype.numpy))
+    axis = d.axis(x.ndim) if x.ndim and d.boolean() else None
+    return Sample((x,), {"axis": axis, "keepdims": d.boolean()})
+
+
+def _prod(d: Any, dtype: DType) -> Sample:
+    x = array(d, shape(d), dtype, 0.5, 1.5)
+    return Sample((x,), {"axis": _axes(d, x.ndim), "keepdims": d.boolean(), "dtype": np.float64})
+
+
+def _factors(want: Any, x: np.ndarray, **options: Any) -> np.ndarray:
+    return (4 + x.size / 4) * np.abs(want[0])
+
+
+def _truth(d: Any, dtype: DType) -> Sample:
+    x = array(d, shape(d), dtype)
+    return Sample((x,), {"axis": _axes(d, x.ndim), "keepdims": d.boolean()})
+
+
+def _count(d: Any, dtype: DType) -> Sample:
+    x = array(d, shape(d, least=1), dtype)
+    return Sample((x,), {"axis": _axes(d, x.ndim, everything=False)})
 
 
 def _running(d: Any, dtype: DType) -> Sample:
@@ -99,7 +127,8 @@ def _norm_backward(mean: bool) -> Inputs:
             _, *kept = reference.layer_norm(wide, ndim, None, None, 0.1)
         else:
             _, *kept = reference.rms_norm(wide, ndim, None, 0.1)
-        statistics = [d.layout(np.asarray(a, dtype.numpy)) for a in kept]
+        own = (float32 if dtype in HALVES else dtype).numpy
+        statistics = [d.layout(np.asarray(a, own)) for a in kept]
         return sample(array(d, full, dtype), x, ndim, weight, *statistics)
 
     return inputs
@@ -181,6 +210,13 @@ ROWS: tuple[Entry, ...] = (
     entry("sum", _sum, half="table", floor=_terms),
     entry("amax", _extremum, dtypes=(*WORKING, int64), half="table", same=0.0),
     entry("amin", _extremum, dtypes=(*WORKING, int64), half="table", same=0.0),
+    *(
+        entry(n, _place, dtypes=(*WORKING, int64), half="table", same=0.0)
+        for n in ("argmax", "argmin")
+    ),
+    entry("prod", _prod, scale=4, floor=_factors),
+    *(entry(n, _truth, dtypes=(bool_,), same="bits") for n in ("any", "all")),
+    entry("count_nonzero", _count, dtypes=(bool_,), same="bits"),
     entry("cummax", _running, dtypes=(*WORKING, int64), same=0.0),
     entry("cummin", _running, dtypes=(*WORKING, int64), same=0.0),
     entry("softmax", _soft, half="table", least=1),
@@ -190,11 +226,11 @@ ROWS: tuple[Entry, ...] = (
     entry("log_softmax_backward", _soft_backward(log=True), scale=4, half="table"),
     entry("logsumexp", _logsumexp, half="table", floor=_largest),
     # x - mean cancels: an eps of the row's largest value, over its deviation
-    entry("layer_norm", _layer_norm, scale=8),
-    entry("add_layer_norm", _add_layer_norm, scale=8),
-    entry("rms_norm", _rms_norm, scale=4),
-    entry("layer_norm_backward", _norm_backward(mean=True), scale=16),
-    entry("rms_norm_backward", _norm_backward(mean=False), scale=16),
+    entry("layer_norm", _layer_norm, half="table", wide=(1, 2), scale=8),
+    entry("add_layer_norm", _add_layer_norm, half="table", wide=(2, 3), scale=8),
+    entry("rms_norm", _rms_norm, half="table", wide=(1,), scale=4),
+    entry("layer_norm_backward", _norm_backward(mean=True), half="table", scale=16),
+    entry("rms_norm_backward", _norm_backward(mean=False), half="table", scale=16),
     entry("cross_entropy", _cross_entropy, scale=4, floor=_logits),
     entry("cross_entropy_backward", _cross_entropy_backward, half="table", scale=4, floor=_weights),
     entry(

@@ -1,0 +1,4 @@
+#include "activation.cuh"
+#include "registry.h"
+
+REGISTER(activation, ACTIVATION_KERNELS);

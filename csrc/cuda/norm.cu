@@ -1,0 +1,4 @@
+#include "norm.cuh"
+#include "registry.h"
+
+REGISTER(norm, NORM_KERNELS);
