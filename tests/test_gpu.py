@@ -1,7 +1,7 @@
 """What needs a GPU: the kernel tables on it, minidl.cuda, and captured training steps.
 
-Without a GPU the operators and entries run on a stand-in for CuPy (test_cupy_*), and the kernels in
-CUDA source on the CPU (test_cuda_source, test_graphs).
+Without a GPU the operators and entries run on a stand-in for CuPy (test_cupy_*), and the kernels of
+csrc/cuda on an emulator (test_cuda_*, test_graphs).
 """
 
 from __future__ import annotations
@@ -128,6 +128,21 @@ def test_capturing_runs_nothing_and_waits_for_nothing():
     cuda.synchronize()
     assert start.query() and end.query()
     assert not minidl.equal(training.model[0].weight, before["0.weight"])
+
+
+def test_cupy_alone_refuses_steps_and_draws_in_a_graph():
+    """A replay would repeat the numbers of the capture."""
+    training = Training(classifier, OPTIMIZERS["adamw"])
+    training.step()
+    before = copy.deepcopy(training.model.state_dict())
+    with on(Target("cupy")):
+        for wrong in (training.optimizer.step, lambda: minidl.rand(3, device="cuda")):
+            with pytest.raises(UnsupportedError, match="cannot be captured"):  # noqa: SIM117
+                with cuda.graph(cuda.CUDAGraph()):
+                    wrong()
+            assert not cuda.is_current_stream_capturing()
+    for name, value in training.model.state_dict().items():
+        assert minidl.equal(value, before[name])
 
 
 def test_new_inputs_reach_the_graph():
@@ -338,7 +353,13 @@ def test_pinned_memory():
     assert half.is_pinned() and half.dtype is minidl.bfloat16
 
 
-def test_random_numbers_are_those_of_the_cpu():
+@pytest.mark.parametrize("table", cuda.NAMES)
+def test_random_numbers_are_those_of_the_cpu(table: str):
+    with on(Target(table)):
+        check_random_numbers()
+
+
+def check_random_numbers() -> None:
     for n in (1, 7, 100_003):
         for draw in (
             lambda d, n=n: minidl.rand(n, device=d),

@@ -1,12 +1,13 @@
 """What is fresh in every replay of a graph, without a GPU.
 
-Arrays are the stand-in's, and kernels are the CUDA source compiled as C++. While a graph is
-captured they are put into a list instead of run, and a replay runs the list.
+Arrays are the stand-in's, and kernels run on the emulator. While a graph is captured they are put
+into a list instead of run, and a replay runs the list.
 """
 
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -14,17 +15,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_cuda_source import libraries as libraries, started
+from emulation import Emulator
 
 import minidl
 from minidl import cuda, nn, optim
 from minidl.backends import cupy_gpu, use_backend
 from minidl.backends.cupy_gpu import capture
 from minidl.backends.cupy_gpu.host import note_again, take_noted
-from minidl.backends.cupy_gpu.raw import launch
+from minidl.backends.native_cuda import launch
 from minidl.errors import ArgumentError, DeviceError, MinidlError, UnsupportedError
 from minidl.models import GPT
 from minidl.testing import standin
+from minidl.testing.targets import Target, on
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ for the emulator")
 
 
 class Graph:
@@ -59,36 +63,39 @@ def _without_copies(function: Callable) -> Callable:
     return checked
 
 
+class Recorder(Emulator):
+    """Puts what is started while a graph is captured into its list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made = Graph()
+
+    def start(
+        self, family: str, kernel: str, blocks: int, threads: int, shared: int, fields: tuple
+    ) -> None:
+        if not capture.capturing():
+            super().start(family, kernel, blocks, threads, shared, fields)
+            return
+        bounds = standin.addressed()
+
+        def run() -> None:
+            standin._addressed[:] = bounds
+            super(Recorder, self).start(family, kernel, blocks, threads, shared, fields)
+
+        self.made.launches.append(run)
+
+
 @pytest.fixture
-def graph(libraries: dict, monkeypatch: pytest.MonkeyPatch) -> Iterator[Graph]:
-    made, modules = Graph(), standin.modules
-
-    def start(source: launch.Source, name: str, blocks: int, record: np.ndarray) -> None:
-        args = source, name, blocks, record.copy()
-        if capture.capturing():
-            made.launches.append(lambda: started(libraries, *args))
-        else:
-            started(libraries, *args)
-
-    def put(grid: tuple, block: tuple, args: tuple) -> None:
-        address, words, count = args
-        target = made.recording.words
-        first = (int(address) - target.data.ptr) // 8
-        target.set(np.concatenate([target.get()[:first], words["at"][0][:count],
-                                   target.get()[first + count :]]))  # fmt: skip
-
-    def compiling() -> dict:
-        found = modules()
-        found["cupy"].RawKernel = object  # type: ignore[attr-defined]
-        return found
-
-    monkeypatch.setattr(launch.Source, "start", start)
-    monkeypatch.setattr(capture, "_load", lambda: put)
-    monkeypatch.setattr(standin, "modules", compiling)
+def graph(monkeypatch: pytest.MonkeyPatch) -> Iterator[Graph]:
+    machine = Recorder()
     constructor = standin._array
     monkeypatch.setattr(standin, "_array", lambda f: _without_copies(constructor(f)))
-    with standin.installed():
-        yield made
+    before = launch.use(machine)
+    try:
+        with standin.installed():
+            yield machine.made
+    finally:
+        launch.use(before)
 
 
 def model(device: str) -> nn.Module:
@@ -298,6 +305,77 @@ def test_nothing_waits_or_copies_in_a_training_step(graph: Graph, kind: str, opt
     assert len(graph.launches) > 5
 
 
+# ---------------------------------------------------------------- CuPy alone
+
+
+def test_cupy_alone_captures_nothing_that_a_replay_would_repeat(graph: Graph):
+    """The table "cupy" has no kernels that take fresh numbers: it must say so."""
+    module = model("cuda")
+    gradients(module, 0)
+    optimizer = optim.SGD(module.parameters())
+    x = minidl.full((5,), 0.5, device="cuda")
+    draws = [
+        lambda: minidl.rand(3, device="cuda"),
+        lambda: minidl.randn(3, device="cuda"),
+        lambda: minidl.randint(9, (3,), device="cuda"),
+        lambda: minidl.randperm(3, device="cuda"),
+        lambda: minidl.bernoulli(x),
+        lambda: minidl.poisson(x),
+        lambda: nn.functional.dropout(x, 0.5),
+    ]
+    with on(Target("cupy")):
+        with graph:
+            for draw in draws:
+                with pytest.raises(UnsupportedError, match="draw of random numbers cannot be"):
+                    draw()
+            with pytest.raises(UnsupportedError, match="optimiser step cannot be captured"):
+                optimizer.step()
+        minidl.rand(3, device="cuda")
+        optimizer.step()
+    assert not graph.launches
+
+
+def test_a_replay_needs_the_table_of_the_capture(graph: Graph):
+    module = model("cuda")
+    gradients(module, 0)
+    optimizer = optim.SGD(module.parameters())
+    with graph:
+        optimizer.step()
+    before = [p.tolist() for p in module.parameters()]
+    with on(Target("cupy")), pytest.raises(UnsupportedError, match="without the kernels"):
+        graph.replay()
+    assert [p.tolist() for p in module.parameters()] == before
+    graph.replay()
+    assert [p.tolist() for p in module.parameters()] != before
+
+
+def test_products_without_our_kernels(graph: Graph):
+    x = minidl.ones(3, 3, device="cuda")
+    capture.register_kernels(None)
+    with graph, pytest.raises(UnsupportedError, match="a matrix product cannot be captured"):
+        _ = x @ x
+    assert (x @ x).sum().item() == 27
+
+
+def test_draws_of_all_kinds_are_fresh(graph: Graph):
+    x, p = minidl.full((2, 5), 0.5, device="cuda"), minidl.ones(4, device="cuda")
+    draws = [
+        lambda: minidl.randint(1000, (7,), device="cuda"),
+        lambda: minidl.randn(5, device="cuda"),
+        lambda: nn.functional.dropout(x, 0.5),
+    ]
+    with pytest.raises(UnsupportedError, match="draw of random numbers cannot be"), graph:
+        minidl.poisson(p)
+    minidl.manual_seed(4)
+    eager = [[draw().tolist() for draw in draws] for _ in range(3)]
+    minidl.manual_seed(4)
+    with graph:
+        found = [draw() for draw in draws]
+    for wanted in eager:
+        graph.replay()
+        assert [each.tolist() for each in found] == wanted
+
+
 # ---------------------------------------------------------------- the classes of minidl.cuda
 
 
@@ -384,7 +462,6 @@ def fake(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     made = FakeCuda(graph.launches)
     monkeypatch.setattr(sys.modules["cupy"], "cuda", made)
     cupy_gpu.forget()
-    monkeypatch.setattr("minidl.backends.cupy_gpu.raw.gemm.load", lambda: None)
     begin = capture.Recording.begin
 
     def noted(recording: capture.Recording) -> None:

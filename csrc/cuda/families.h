@@ -8,11 +8,15 @@
 #define FAMILIES(F) \
     F(activation)   \
     F(embedding)    \
+    F(gemm)         \
     F(loss)         \
     F(movement)     \
     F(norm)         \
+    F(optim)        \
+    F(random)       \
     F(reduce)       \
-    F(softmax)
+    F(softmax)      \
+    F(words)
 
 #define DECLARE(family) extern "C" const Kernel family##_kernels[];
 FAMILIES(DECLARE)

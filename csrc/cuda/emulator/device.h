@@ -29,6 +29,7 @@ using std::exp;
 using std::exp2;
 using std::expm1;
 using std::floor;
+using std::fma;
 using std::fmax;
 using std::fmin;
 using std::log;

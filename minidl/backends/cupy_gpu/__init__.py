@@ -23,7 +23,6 @@ from minidl.backends.cupy_gpu import (
     twins,
 )
 from minidl.backends.cupy_gpu.host import host, raise_refused
-from minidl.backends.cupy_gpu.raw import optim as raw_optim, random as raw_random
 from minidl.backends.cupy_gpu.xp import forget, module
 from minidl.backends.table import Layer
 
@@ -43,13 +42,9 @@ _REPLACEMENTS = (
     reduce,
     special,
 )
-_IN_CUDA = (raw_optim, raw_random)  # after the others: the last of a name is taken
 
 
 def layer() -> Layer:
     """Every entry of the specification on CuPy arrays; loads CuPy."""
-    compiles = hasattr(module(), "RawKernel")  # the stand-in of the tests does not
-    return Layer(
-        "cupy",
-        arithmetic.ENTRIES | twins.entries((*_REPLACEMENTS, *(_IN_CUDA if compiles else ()))),
-    )
+    module()
+    return Layer("cupy", arithmetic.ENTRIES | twins.entries(_REPLACEMENTS))

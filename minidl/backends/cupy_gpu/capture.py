@@ -11,24 +11,45 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from minidl.backends.cupy_gpu.xp import cp
 from minidl.errors import DeviceError, UnsupportedError
 
-_CHUNK = 448  # words that one launch of the kernel below carries as its argument
-_MOST = 32 * _CHUNK
+_MOST = 14_336  # words of a graph
 
-_SOURCE = r"""
-struct Words { unsigned long long at[448]; };
-extern "C" __global__ void put_words(unsigned long long* target, Words words, int count) {
-    if (threadIdx.x < count) target[threadIdx.x] = words.at[threadIdx.x];
-}
-"""
-_WORDS = np.dtype([("at", "<u8", (_CHUNK,))])
-_put: Any = None
+
+class OwnKernels(Protocol):
+    """What a graph needs of kernels that are compiled with the package (`native_cuda`)."""
+
+    def load(self) -> None:
+        """Load every kernel on the current GPU: nothing may be loaded while a graph is captured."""
+
+    def put_words(self, target: Any, values: list[int]) -> None:
+        """Write the words into the first elements of `target`, (n,) uint64."""
+
+    def matmul(self, x: Any, y: Any, out: Any = None) -> Any:
+        """`numpy.matmul` without cuBLAS."""
+
+
+_own_kernels: list[OwnKernels] = []
+
+
+def register_kernels(kernels: OwnKernels | None) -> None:
+    """Tell which kernels serve graphs, or that there are none; `native_cuda` does."""
+    _own_kernels[:] = [] if kernels is None else [kernels]
+
+
+def own_kernels(what: str) -> OwnKernels:
+    """The registered kernels; without them UnsupportedError, for `what` cannot be captured."""
+    if not _own_kernels:
+        raise UnsupportedError(
+            f"{what} cannot be captured in a graph without the kernels of csrc/cuda;"
+            " `python -m minidl info` says why they are missing"
+        )
+    return _own_kernels[0]
 
 
 class _Thread(threading.local):
@@ -85,8 +106,7 @@ class Recording:
 
     def __init__(self) -> None:
         self.words = cp.zeros(_MOST, np.uint64)
-        self._values = np.zeros((_MOST // _CHUNK,), _WORDS)
-        self.flat = self._values.view(np.uint64)
+        self.flat = np.zeros(_MOST, np.uint64)
         self.used = 2
         self.draws = False
         self._refresh: list[Callable[[], Any]] = []
@@ -94,7 +114,8 @@ class Recording:
         self._next = 0
         self._seed = self._start = self._end = 0
         self._fresh = True
-        _load()  # compiled now: nothing should be loaded while a graph is captured
+        for kernels in _own_kernels:
+            kernels.load()
 
     # ---- while captured
 
@@ -167,11 +188,7 @@ class Recording:
             finally:
                 _thread.recording, _thread.replaying = None, False
         if self.draws or self._refresh:
-            for chunk in range(-(-self.used // _CHUNK)):
-                address = np.uint64(self.words.data.ptr + 8 * _CHUNK * chunk)
-                count = min(_CHUNK, self.used - _CHUNK * chunk)
-                words = self._values[chunk : chunk + 1]
-                _load()((1,), (_CHUNK,), (address, words, np.int32(count)))
+            own_kernels("a draw or a step").put_words(self.words, self.flat[: self.used].tolist())
 
     def _draw_anew(self) -> None:
         """Take the counters that one replay uses from the generator."""
@@ -183,11 +200,3 @@ class Recording:
         self._fresh = False
         self.flat[0] = (offset - self._start) % 2**64
         self.flat[1] = seed
-
-
-def _load() -> Any:
-    global _put
-    if _put is None:
-        _put = cp.RawKernel(_SOURCE, "put_words")
-        _put.compile()
-    return _put

@@ -29,7 +29,6 @@ from typing import Any
 
 from minidl.backends.cupy_gpu.capture import Recording, capturing
 from minidl.backends.cupy_gpu.host import note_again, raise_refused, take_noted
-from minidl.backends.cupy_gpu.raw import gemm
 from minidl.backends.cupy_gpu.streams import (
     Stream,
     current_stream,
@@ -101,7 +100,6 @@ class CUDAGraph:
         self._allocator.__enter__()
         try:
             recording = Recording()
-            gemm.load()
             stream.synchronize()
             recording.begin()
             try:

@@ -1,14 +1,17 @@
-"""Norms of gradients that stay on the GPU: nothing waits for them."""
+"""Norms of gradients that stay on the GPU: nothing waits for them. Steps outside of graphs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any
 
 import numpy as np
 
+from minidl.backends.cupy_gpu.capture import recording
 from minidl.backends.cupy_gpu.xp import cp
+from minidl.errors import UnsupportedError
 
 __all__ = ["grad_norm"]
 
@@ -39,3 +42,21 @@ def grad_norm(grads: Sequence[Any], norm_type: float) -> Any:
     for i, grad in enumerate(grads):
         norms[i] = _norm(grad, norm_type)
     return _norm(norms, norm_type)
+
+
+def _outside_of_graphs(twin: Callable) -> Callable:
+    """The twin's step holds its numbers: in a graph it would take them in every replay."""
+
+    @wraps(twin)
+    def step(*args: Any, **options: Any) -> None:
+        if recording() is not None:
+            raise UnsupportedError(
+                "an optimiser step cannot be captured in a graph without the kernels of csrc/cuda;"
+                " step after the replay"
+            )
+        twin(*args, **options)
+
+    return step
+
+
+OVER = {"sgd_step": _outside_of_graphs, "adam_step": _outside_of_graphs}

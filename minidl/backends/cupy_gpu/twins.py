@@ -4,7 +4,7 @@ Its arithmetic is what every backend must do, so on the GPU it is run rather tha
 files of `backends.reference` are executed once more, in namespaces whose `import numpy` gives
 CuPy's functions and whose imports of each other give the twins. What would wait for the GPU, or
 start many small kernels where one does, is replaced by what the file of the same name in this
-package puts into its `__all__`.
+package puts into its `__all__`, or makes of the twin's own in its `OVER`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from minidl.backends import reference
-from minidl.backends.cupy_gpu.raw import gemm
+from minidl.backends.cupy_gpu.capture import capturing, own_kernels
 from minidl.backends.cupy_gpu.xp import Lazy, cp
 
 _SPECIFICATION = reference.__name__
@@ -30,7 +30,12 @@ class Names(Lazy):
         """The products of rows."""
         return cp.sum(x * y, axis=-1, out=out)
 
-    matmul = staticmethod(gemm.matmul)
+    @staticmethod
+    def matmul(x: Any, y: Any, out: Any = None) -> Any:
+        """cuBLAS, which CuPy refuses while a graph is captured: then a kernel of ours."""
+        if capturing():
+            return own_kernels("a matrix product").matmul(x, y, out)
+        return cp.matmul(x, y) if out is None else cp.matmul(x, y, out=out)
 
 
 def entries(replacements: Sequence[types.ModuleType]) -> dict[str, Callable[..., Any]]:
@@ -62,6 +67,8 @@ def entries(replacements: Sequence[types.ModuleType]) -> dict[str, Callable[...,
                     if each not in space:
                         raise AttributeError(f"{name} has no {each} to replace")
                     space[each] = getattr(replacement, each)
+                for each, make in getattr(replacement, "OVER", {}).items():
+                    space[each] = make(space[each])
             twins[name] = found
         return twins[name]
 

@@ -48,6 +48,9 @@ class Machine(Protocol):
         """The most bytes of dynamic memory that a block may have."""
         ...
 
+    def load(self) -> None:
+        """Load every kernel on the current GPU, as must be done before a graph is captured."""
+
 
 class OnGPU:
     """What the two that start kernels on a GPU have in common."""
@@ -72,6 +75,14 @@ class Compiled(OnGPU):
         self._launch = extension.launch
         self._find = extension.find
         self._handles: dict[str, int] = {}
+        self._load = extension.load
+        self._loaded: set[int] = set()
+
+    def load(self) -> None:
+        """Load every kernel of the extension on the current GPU, once."""
+        if (place := cp.cuda.runtime.getDevice()) not in self._loaded:
+            self._load()
+            self._loaded.add(place)
 
     def start(
         self, family: str, kernel: str, blocks: int, threads: int, shared: int, fields: tuple
@@ -103,12 +114,22 @@ class Runtime(OnGPU):
             function.max_dynamic_shared_size_bytes = shared
         function((blocks,), (threads,), (packed(fields),), shared_mem=shared)
 
-    def _load(self, place: int, family: str, kernel: str) -> Any:
+    def load(self) -> None:
+        """Compile every family for the current GPU; CuPy keeps what it compiled on disk."""
+        place = cp.cuda.runtime.getDevice()
+        for file in sorted((_PACKAGE / "_kernels").glob("*.cu")):
+            self._module(place, file.stem).compile()
+
+    def _module(self, place: int, family: str) -> Any:
         module = self._modules.get((place, family))
         if module is None:
             module = cp.RawModule(code=source(family), options=OPTIONS)
             self._modules[place, family] = module
-        function = self._kernels[place, kernel] = module.get_function(kernel)
+        return module
+
+    def _load(self, place: int, family: str, kernel: str) -> Any:
+        function = self._module(place, family).get_function(kernel)
+        self._kernels[place, kernel] = function
         return function
 
 
@@ -172,6 +193,12 @@ def use(machine: Machine | None) -> Machine | None:
     global _machine
     before, _machine = _machine, machine
     return before
+
+
+def load() -> None:
+    """Load every kernel on the current GPU: nothing may be loaded while a graph is captured."""
+    machine: Any = _machine
+    machine.load()
 
 
 class Family:

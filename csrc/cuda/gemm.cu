@@ -1,0 +1,4 @@
+#include "gemm.cuh"
+#include "registry.h"
+
+REGISTER(gemm, GEMM_KERNELS);

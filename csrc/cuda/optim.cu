@@ -1,0 +1,4 @@
+#include "optim.cuh"
+#include "registry.h"
+
+REGISTER(optim, OPTIM_KERNELS);

@@ -1,0 +1,4 @@
+#include "random.cuh"
+#include "registry.h"
+
+REGISTER(random, RANDOM_KERNELS);

@@ -1,0 +1,4 @@
+#include "registry.h"
+#include "words.cuh"
+
+REGISTER(words, WORDS_KERNELS);
