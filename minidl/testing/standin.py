@@ -307,12 +307,13 @@ def _array(function: Callable[..., Any]) -> Callable[..., Any]:
     return construct
 
 
-def _uninitialised(function: Callable[..., Any]) -> Callable[..., Any]:
+def _uninitialised(name: str) -> Callable[..., Any]:
     """A constructor whose arrays hold NaN or -1 in every byte: nobody may read what it left."""
 
     def construct(*args: Any, **kwargs: Any) -> ndarray:
-        _check(f"cupy.{function.__name__}", kwargs)
-        array = function(*map(_plain, args), **{k: _plain(v) for k, v in kwargs.items()})
+        _check(f"cupy.{name}", kwargs)
+        given = {key: _plain(value) for key, value in kwargs.items()}
+        array = getattr(np, name)(*map(_plain, args), **given)
         array.ravel(order="K").view(np.uint8)[...] = 1 if array.dtype == np.bool_ else 0xFF
         return _wrapped(array)
 
@@ -399,7 +400,7 @@ def modules() -> dict[str, types.ModuleType]:
 
     constructors = (np.array, np.asarray, np.asanyarray, np.ascontiguousarray)
     own = {f.__name__: _array(f) for f in constructors}
-    own.update({f.__name__: _uninitialised(f) for f in (np.empty, np.empty_like)})
+    own.update({name: _uninitialised(name) for name in ("empty", "empty_like")})
     own.update(
         ndarray=ndarray,
         asnumpy=_asnumpy,
