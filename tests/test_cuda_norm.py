@@ -23,6 +23,7 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ f
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 WIDTHS = (1, 7, 8, 31, 32, 33, 768, 1023, 1024, 1025)
+WIDE = [(8200, np.float32), (8193, BFLOAT16), (8193, np.float16), (4100, np.float64)]
 EPS = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 2e-5}
 EPS |= {np.dtype(np.float16): 2e-3, BFLOAT16: 1.6e-2}
 
@@ -124,7 +125,7 @@ def test_many_rows_are_shared_among_a_bounded_number_of_blocks(
 
 
 @pytest.mark.parametrize("weighted", [True, False])
-@pytest.mark.parametrize(("width", "dtype"), [(8200, np.float32), (8193, BFLOAT16)], ids=str)
+@pytest.mark.parametrize(("width", "dtype"), WIDE, ids=str)
 def test_a_row_too_wide_for_registers(
     k: Kernels, started: Any, width: int, dtype: Any, weighted: bool
 ):

@@ -91,7 +91,7 @@ def test_long_axes_are_cut_into_parts(gpu, shape: tuple[int, ...], dtype: np.dty
 @pytest.mark.parametrize("dtype", [*FLOATS, np.dtype(np.int64)], ids=str)
 def test_parts_of_parts(gpu, dtype: np.dtype, monkeypatch):
     monkeypatch.setattr(reduce, "_LONGEST", 2)
-    for shape in ((70000,), (4000, 3)):
+    for shape in ((140000,), (4000, 3)):
         x = draw(shape, dtype)
         if dtype != np.int64:
             check_sum(served(gpu, "sum", x, axis=0), x, axis=0)
