@@ -264,3 +264,12 @@ WRONG = [
 def test_wrong_input_is_named(call, error, text):
     with pytest.raises(error, match=text):
         call()
+
+
+@pytest.mark.parametrize("rows", [0, 2])
+@pytest.mark.parametrize("logits", [[1, 2], [True, False]])
+def test_logits_of_integers_are_refused(rows, logits):
+    x, target = T([logits] * 2)[:rows], T([0, 1])[:rows]
+    for call in (lambda: F.cross_entropy(x, target), lambda: F.linear_cross_entropy(x, x, target)):
+        with pytest.raises(DTypeError, match="input must be floating point"):
+            call()

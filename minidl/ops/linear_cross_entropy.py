@@ -15,6 +15,7 @@ from minidl.ops.loss import (
     _check,
     _check_classes,
     _check_weight,
+    _floating_logits,
     _in,
     _over,
     cross_entropy,
@@ -52,6 +53,7 @@ def _linear_cross_entropy(
     wanted: tuple[bool, bool, bool],
 ) -> Any:
     """The residuals are gradients of the sum, as far as they are `wanted`."""
+    _floating_logits(input)
     if k.device == "cpu":  # elsewhere the entry notes wrong targets
         _check_classes(k, target, len(linear_weight), ignore_index)
     w = None if weight is None else weight.astype(input.dtype, copy=False)

@@ -92,6 +92,11 @@ def _floating(*arrays: Any) -> None:
         raise DTypeError("input and target must be floating point")
 
 
+def _floating_logits(input: Any) -> None:
+    if input.dtype.kind in "biu":
+        raise DTypeError("input must be floating point")
+
+
 def _reduced(k: Any, losses: Any, reduction: str) -> Any:
     """Computed inside the operator, so that half dtypes are summed in float32."""
     if reduction == "none":
@@ -462,6 +467,7 @@ def _cross_entropy(
     label_smoothing: float,
     reduction: str,
 ) -> Any:
+    _floating_logits(input)
     w = None if weight is None else weight.astype(input.dtype, copy=False)
     try:
         losses, lse, total = k.cross_entropy(input, target, w, ignore_index, label_smoothing)
