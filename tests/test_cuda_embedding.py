@@ -15,6 +15,7 @@ from minidl.autograd import grad
 from minidl.backends import reference
 from minidl.backends.native_cuda import embedding
 from minidl.backends.table import Kernels
+from minidl.errors import OutOfRangeError
 from minidl.nn import functional as F  # noqa: N812
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ for the emulator")
@@ -155,3 +156,13 @@ def test_the_operator(gpu: tuple[Kernels, Emulator]):
     counts = k.host(found.array).astype(float)[:, 0]
     assert counts.tolist() == [0, 1, 0, 0, 0, 2, 0]
     assert machine.started["embedding_sums_bfloat16"] == before + 1
+
+
+def test_indices_of_an_empty_table_are_refused_when_read():
+    with emulated():
+        table = minidl.zeros(0, 5, device="cuda")
+        index = minidl.tensor(np.zeros((2, 2), np.int64), device="cuda")
+        out = minidl.nn.functional.embedding(index, table)
+        assert out.shape == (2, 2, 5)
+        with pytest.raises(OutOfRangeError, match=r"indices must lie in \[0, 0\)"):
+            out.cpu()

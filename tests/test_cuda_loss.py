@@ -14,7 +14,7 @@ from emulation import Emulator, emulated
 
 import minidl
 from minidl.autograd import grad
-from minidl.backends import reference
+from minidl.backends import reference, use_backend
 from minidl.backends.native_cuda import launch, loss
 from minidl.backends.table import Kernels
 from minidl.errors import OutOfRangeError
@@ -316,3 +316,19 @@ def test_operators(case: Any):
     with emulated(), on(Target("cuda")):
         for job in jobs([case]):
             run(*job)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cupy", "cuda"])
+def test_a_weight_of_nobody_may_be_nan(backend: str):
+    x = np.array([[1, 2, 0], [1, 2, 3]], np.float32)
+    weight = np.array([np.nan, 1, 1], np.float32)
+    with emulated(), use_backend(backend):
+        place = "cpu" if backend == "reference" else "cuda"
+        logits = minidl.tensor(x, device=place, requires_grad=True)
+        given = minidl.tensor(np.array([1, 2]), device=place)
+        minidl.nn.functional.cross_entropy(
+            logits, given, minidl.tensor(weight, device=place), ignore_index=1
+        ).backward()
+        got = logits.grad.cpu().numpy()
+    np.testing.assert_allclose(got[1], [0.0900306, 0.2447285, -0.3347591], 1e-5)
+    np.testing.assert_array_equal(got[0], 0)

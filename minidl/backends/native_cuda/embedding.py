@@ -33,10 +33,12 @@ def _teams(rows: int, group: int) -> int:
 
 def _take(below: Callable) -> Callable:
     def entry(x: Any, indices: Any, axis: Any = None, **options: Any) -> Any:
-        rows = x.ndim == 2 and axis in (0, -2) and x.size and x.flags.c_contiguous
+        rows = x.ndim == 2 and axis in (0, -2) and x.flags.c_contiguous
         places = isinstance(indices, cp.ndarray) and indices.dtype.kind in "iu"
         if not rows or not places or options:
             return below(x, indices, axis=axis, **options)
+        if not len(x):  # the operator has refused the indices
+            return cp.zeros((*indices.shape, x.shape[1]), x.dtype)
         out = cp.empty((*indices.shape, x.shape[1]), x.dtype)
         if not out.size:
             return out

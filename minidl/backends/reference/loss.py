@@ -94,7 +94,7 @@ def cross_entropy_backward(
     g = np.broadcast_to(g, lse.shape)
     used, index, picked = _targets(target, weight, ignore_index, logits.dtype)
     share = np.full(classes, label_smoothing / classes, logits.dtype)
-    if weight is not None:
+    if weight is not None and label_smoothing:  # else an infinite weight would become NaN
         share *= weight
     direct = (1 - label_smoothing) * picked * g
     for start, stop in spans(rows, classes):
