@@ -502,7 +502,9 @@ def test_sanitizers(name: str):
         build.run([*build.compiler(), f"-print-file-name={library}"]).strip()
         for library in ("libasan.so", "libstdc++.so")
     ]
+    places = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(places),
         "LD_PRELOAD": " ".join(libraries),
         "EMULATOR_SANITIZE": "address,undefined",
         "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
