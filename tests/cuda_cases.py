@@ -13,7 +13,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from emulation import build
+sys.path.insert(0, str(Path(__file__).parent.parent / "csrc"))
+
+import build  # noqa: E402
 
 
 def kernels(family: str) -> list[str]:
