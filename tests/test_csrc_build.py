@@ -99,3 +99,12 @@ def test_a_compile_error_fails(tmp_path: Path):
     source.write_text("int f() { return 1; }")
     assert build.compiled(["g++", "-c", str(source)], tmp_path / "wrong.o", [source]) == ""
     assert (tmp_path / "wrong.o").exists()
+
+
+def test_what_g_plus_plus_cannot_compile_stays_behind_the_seam():
+    """Launches, shared memory and PTX stand in common/ and sm80/ alone."""
+    files = [*build.CUDA.glob("*.cu"), *build.CUDA.glob("*.cuh")]
+    assert len(files) >= 2 * len(build.families())
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"\basm\b|__shared__|<<<|EMULATED|#\s*include <", text), path.name
