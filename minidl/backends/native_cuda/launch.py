@@ -24,6 +24,9 @@ except ImportError as error:
     _extension, _import_error = None, str(error)
 
 _PACKAGE = Path(__file__).parent.parent.parent
+# bytes of shared memory that kernels with dynamic memory have of their own, at most
+_OWN_SHARED = 2048
+_USUAL_SHARED = 48 * 1024 - _OWN_SHARED  # dynamic memory that need not be asked for
 _NO_TEXT = "not built: install minidl, or run `python setup.py build_ext --inplace`"
 BUSY = 132 * 8  # blocks that keep a large GPU busy
 
@@ -63,7 +66,7 @@ class OnGPU:
         place = cp.cuda.runtime.getDevice()
         if place not in self._shared:
             properties = cp.cuda.runtime.getDeviceProperties(place)
-            self._shared[place] = properties["sharedMemPerBlockOptin"] - 2048
+            self._shared[place] = properties["sharedMemPerBlockOptin"] - _OWN_SHARED
         return self._shared[place]
 
 
@@ -101,6 +104,7 @@ class Runtime(OnGPU):
         super().__init__()
         self._modules: dict[tuple[int, str], Any] = {}
         self._kernels: dict[tuple[int, str], Any] = {}
+        self._large: set[tuple[int, str]] = set()
 
     def start(
         self, family: str, kernel: str, blocks: int, threads: int, shared: int, fields: tuple
@@ -110,8 +114,10 @@ class Runtime(OnGPU):
         function = self._kernels.get((place, kernel))
         if function is None:
             function = self._load(place, family, kernel)
-        if shared > 48 * 1024:
-            function.max_dynamic_shared_size_bytes = shared
+        if shared > _USUAL_SHARED and (place, kernel) not in self._large:
+            # all that there is, and once: another thread may be about to start it with more
+            function.max_dynamic_shared_size_bytes = self.most_shared()
+            self._large.add((place, kernel))
         function((blocks,), (threads,), (packed(fields),), shared_mem=shared)
 
     def load(self) -> None:
@@ -159,12 +165,26 @@ def missing() -> str | None:
         return None
     if not hasattr(cp, "RawModule"):
         return "the stand-in for CuPy runs no kernels"
-    if _extension is not None:
+    why = _import_error if _extension is None else _unfit(_extension.runtime_version)
+    if not why:
         _machine = Compiled(_extension)
     elif not (_PACKAGE / "_kernels").is_dir():
-        return _NO_TEXT
+        return _NO_TEXT if _extension is None else why
     else:
         _machine = Runtime()
+    return None
+
+
+def _unfit(version: int) -> str | None:
+    """Why the extension, made with this version of CUDA, cannot run on the GPUs here."""
+    runtime = cp.cuda.runtime
+    driver = runtime.driverGetVersion()
+    if driver // 1000 < version // 1000:
+        return f"minidl._cuda needs a driver for CUDA {version // 1000}; this one is {driver}"
+    for place in range(runtime.getDeviceCount()):
+        found = runtime.getDeviceProperties(place)
+        if found["major"] < 8:
+            return f"minidl._cuda needs GPUs of 8.0; cuda:{place} is {found['major']}.x"
     return None
 
 
