@@ -195,6 +195,22 @@ def test_empty(gpu: tuple[Kernels, Emulator]):
             assert dx.dtype == dtype
 
 
+def test_binary_of_more_than_one_grid(
+    gpu: tuple[Kernels, Emulator], monkeypatch: pytest.MonkeyPatch
+):
+    k = gpu[0]
+    x, target, g = (numbers(4101, dtype=np.dtype(np.float32)) for _ in range(3))
+    given = [k.asarray(a) for a in (g, x, target)]
+    kernels = (
+        (k.binary_cross_entropy_with_logits, given[1:]),
+        (k.binary_cross_entropy_with_logits_backward, given),
+    )
+    want = [k.host(kernel(*args, None, None)) for kernel, args in kernels]
+    monkeypatch.setattr(loss, "_MOST_BLOCKS", 2)
+    for (kernel, args), whole in zip(kernels, want, strict=True):
+        np.testing.assert_array_equal(k.host(kernel(*args, None, None)), whole)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, *HALVES])
 @pytest.mark.parametrize("size", [1, 7, 8, 31, 33, 1025])
 def test_binary(gpu: tuple[Kernels, Emulator], dtype: np.dtype, size: int):

@@ -18,6 +18,7 @@ from minidl.backends.reference.loss import NoClass
 _kernels = Family("loss")
 # so many targets one block adds up as fast as two launches would
 _ROWS_OF_ONE_BLOCK = 1 << 16
+_MOST_BLOCKS = 1 << 22  # of elements: their threads are counted in 32 bits
 
 
 def _wide(dtype: np.dtype) -> np.dtype:
@@ -179,7 +180,7 @@ def _start_binary(name: str, x: Any, target: Any, g: Any, weight: Any, positive:
     x, target = (cp.ascontiguousarray(operand) for operand in (x, target))
     places = [pointer(array) for array, _ in factors]
     periods = [period for _, period in factors]
-    blocks = -(-out.size // (256 * (16 // x.itemsize)))
+    blocks = min(_MOST_BLOCKS, -(-out.size // (256 * (16 // x.itemsize))))
     given = pointer(x), pointer(target), *places, pointer(out), out.size, *periods
     _kernels.start(f"{name}_{kind}", blocks, 256, 0, *given)
     return out
