@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 CUDA = ROOT / "csrc" / "cuda"
 # machine code for A100 and H100, and code that the driver compiles for what comes later
 TARGETS = ("compute_80,code=sm_80", "compute_90,code=sm_90", "compute_80,code=compute_80")
-NVCC_FLAGS = ["-std=c++17", "-O3", "-lineinfo", "-Xptxas=-v", "-compress-mode=size"]
+NVCC_FLAGS = ["-std=c++17", "-O3", "-lineinfo", "-Xptxas=-v"]
 NVCC_FLAGS += ["-Xcompiler=-fPIC,-fvisibility=hidden", *[f"-gencode=arch={t}" for t in TARGETS]]
 # -ffp-contract=off: products and sums are rounded one by one where a kernel asks for that;
 # -fno-tree-sra: an access of 16 bytes stays one
@@ -116,12 +116,22 @@ def sources(path: Path) -> list[Path]:
     return sorted(found)
 
 
+def nvcc_flags(program: str) -> list[str]:
+    """What this nvcc is given for every kernel file."""
+    found = re.search(r"release (\d+)\.(\d+)", run([program, "--version"]))
+    release = (int(found[1]), int(found[2])) if found else (0, 0)
+    # smaller machine code, where nvcc can
+    return NVCC_FLAGS + (["-compress-mode=size"] if release >= (12, 8) else [])
+
+
 def compile_kernels(program: str, folder: Path) -> list[str]:
     """Compile the kernel files with nvcc; the objects. What ptxas said stands in `*.said`."""
 
+    flags = nvcc_flags(program)
+
     def one(name: str) -> str:
         source, result = CUDA / f"{name}.cu", folder / f"{name}.o"
-        compiled([program, *NVCC_FLAGS, "-c", str(source)], result, sources(source))
+        compiled([program, *flags, "-c", str(source)], result, sources(source))
         return str(result)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -21,7 +21,14 @@ from minidl.nn import functional as F  # noqa: N812
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ for the emulator")
 
 RNG = np.random.default_rng(0)
+START = RNG.bit_generator.state
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
+
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """Whichever tests ran before in this process."""
+    RNG.bit_generator.state = START
 
 
 @pytest.fixture(scope="module", params=[0, 1, 7], ids=["in order", "backwards", "shuffled"])

@@ -26,9 +26,16 @@ from minidl.testing.targets import Target, on
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ for the emulator")
 
 RNG = np.random.default_rng(0)
+START = RNG.bit_generator.state
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 HALVES = [np.dtype(np.float16), BFLOAT16]
 WIDTHS = [1, 7, 8, 31, 32, 33, 1023, 1024, 1025, 4100]
+
+
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """Whichever tests ran before in this process."""
+    RNG.bit_generator.state = START
 
 
 @pytest.fixture(scope="module", params=[0, 1], ids=["in order", "backwards"])
@@ -296,7 +303,7 @@ def test_a_linear_map_and_its_loss_in_chunks(
     own = grad(F.linear_cross_entropy(x, weight, target), [x, weight])
     assert machine.started["cross_entropy_in_place_float32"] == 3
     for found, want in zip(own, plain, strict=True):
-        np.testing.assert_allclose(k.host(found.array), k.host(want.array), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(k.host(found.array), k.host(want.array), rtol=1e-4, atol=1e-5)
 
 
 def test_a_linear_map_and_its_loss_of_16_bits(

@@ -105,9 +105,13 @@ PyObject* launch(PyObject*, PyObject* const* given, Py_ssize_t count) {
         }
         if (shared > USUAL_SHARED) allow_shared(kernel, shared);
         void* pointers[] = {arguments};
-        check(kernel,
-              cudaLaunchKernel(kernel.function, dim3((unsigned)blocks), dim3((unsigned)threads),
-                               pointers, shared, (cudaStream_t)stream));
+        cudaError_t error;
+        // a full queue makes the call wait, perhaps for a callback that is Python's
+        Py_BEGIN_ALLOW_THREADS;
+        error = cudaLaunchKernel(kernel.function, dim3((unsigned)blocks), dim3((unsigned)threads),
+                                 pointers, shared, (cudaStream_t)stream);
+        Py_END_ALLOW_THREADS;
+        check(kernel, error);
     } catch (py::error_already_set& error) {
         error.restore();
         return nullptr;
@@ -141,6 +145,7 @@ PYBIND11_MODULE(_cuda, m) {
     });
     // Kernels are loaded when they are first asked for, which must not happen in a graph's capture.
     m.def("load", [] {
+        const py::gil_scoped_release others_may_run;
         cudaFuncAttributes own;
         for_each_kernel([&](const Kernel& kernel) {
             check(kernel, cudaFuncGetAttributes(&own, kernel.function));
