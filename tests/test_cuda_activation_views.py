@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ f
 
 Table = tuple[Kernels, Emulator]
 RNG = np.random.default_rng(0)
+START = RNG.bit_generator.state
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16), BFLOAT16)
 EPS = {dtype: float(ml_dtypes.finfo(dtype).eps) for dtype in FLOATS}
@@ -46,6 +47,12 @@ ACTIVATIONS = (None, "relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid")
 def gpu(request: pytest.FixtureRequest) -> Iterator[Table]:
     with emulated(request.param) as found:
         yield found
+
+
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """Whichever tests ran before in this process."""
+    RNG.bit_generator.state = START
 
 
 def numbers(*shape: int, dtype: Any = np.float32, scale: float = 2) -> np.ndarray:

@@ -25,12 +25,19 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ f
 watched = pytest.mark.skipif(bool(SANITIZE), reason="sanitizers watch in place of the emulator")
 TESTS = Path(__file__).parent
 RNG = np.random.default_rng(0)
+START = RNG.bit_generator.state
 FLOATS = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
 
 @pytest.fixture(params=[0, 1, 7], ids=["in order", "backwards", "shuffled"])
 def machine(request: pytest.FixtureRequest) -> Emulator:
     return Emulator(request.param)
+
+
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """Whichever tests ran before in this process."""
+    RNG.bit_generator.state = START
 
 
 def normal(*shape: int, dtype: type = np.float32) -> np.ndarray:
